@@ -1,0 +1,105 @@
+"""What is printed: tables on stdout, notes and progress on stderr."""
+
+import numpy as np
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from effml._cli.job import ACCURACY_SCORES
+
+MAX_ROWS = 40
+
+
+def table_of_columns(table, target):
+    """What was inferred from a CSV file: one row a column, the labels last."""
+    shown = Table("column", "kind", "values", box=box.SIMPLE)
+    shown.add_column("missing", justify="right")
+    for column in table.columns[:MAX_ROWS]:
+        shown.add_row(*map(_plain, (column.name, column.kind, column.detail, column.n_missing or "")))
+    if len(table.columns) > MAX_ROWS:
+        shown.add_row(f"... {len(table.columns) - MAX_ROWS} more", "", "", "")
+    classes = np.unique(table.y).tolist()
+    named = ", ".join(map(repr, classes[:6])) + (", ..." if len(classes) > 6 else "")
+    shown.add_row(_plain(target), "label", _plain(f"{len(classes)} classes: {named}"), "")
+    return shown
+
+
+def front_of(outcome, scoring):
+    """The Pareto front: quality on both parts against what the model costs; the chosen row is marked."""
+    word = "error" if scoring in ACCURACY_SCORES else scoring
+    shown = Table("", "model", box=box.SIMPLE)
+    for header in (f"CV {word}", f"held-out {word}", "flash B", "RAM B", "operations"):
+        shown.add_column(header, justify="right")
+    for model in outcome.front:
+        style = "bold green" if model is outcome.best else None if model.fits else "dim"
+        cells = (
+            "*" if model is outcome.best else "" if model.fits else ">",
+            model.label,
+            _quality(model.cv_score, scoring),
+            _quality(model.held_out_score, scoring),
+            f"{model.flash_bytes:,}",
+            f"{model.footprint.ram_bytes:,}",
+            f"{model.footprint.n_operations:,}",
+        )
+        shown.add_row(*map(_plain, cells), style=style)
+    return shown
+
+
+def legend(outcome, budget):
+    """One line that explains the marks of :func:`front_of`."""
+    marks = ["* chosen: the best in cross-validation within the budget" if budget else "* best in cross-validation"]
+    if any(not model.fits for model in outcome.front):
+        marks.append("> over the budget")
+    return "; ".join(marks) + ". Flash is code and tables as the C compiler builds them (-Os)."
+
+
+def structure_of(estimator, program, footprint, measured):
+    """Tables for ``effml inspect``: the totals, the steps, and each feature's bins and parent."""
+    totals = Table("what", box=box.SIMPLE)
+    totals.add_column("amount", justify="right")
+    rows = {
+        "parameters": footprint.n_parameters,
+        "parameter bits": footprint.bits,
+        "flash bytes (estimate)": footprint.flash_bytes,
+        "flash bytes (compiled, -Os)": measured,
+        "RAM bytes": footprint.ram_bytes,
+        "operations a prediction": footprint.n_operations,
+    }
+    for name, amount in rows.items():
+        totals.add_row(name, "no C compiler" if amount is None else f"{amount:,}")
+    for kind, amount in footprint.operations.items():
+        totals.add_row(f"  {kind}", f"{amount:,}")
+    return [totals, _steps_of(program), *_features_of(estimator, program)]
+
+
+def _steps_of(program):
+    steps = Table("step", "writes", "holds", box=box.SIMPLE)
+    for header in ("parameters", "bits", "operations"):
+        steps.add_column(header, justify="right")
+    for step in program.steps:
+        cost = step.cost()
+        cells = (type(step).__name__, f"{step.output.name}: {step.output.dtype}[{step.output.size}]", step.describe())
+        amounts = (f"{n:,}" for n in (cost.n_parameters, cost.bits, sum(cost.operations.values())))
+        steps.add_row(*map(_plain, cells), *amounts)
+    return steps
+
+
+def _features_of(estimator, program):
+    """Bins and parents of a Bayesian network classifier; nothing for other families."""
+    if not hasattr(estimator, "parents_"):
+        return []
+    names = [spec.name for spec in program.inputs]
+    features = Table("feature", box=box.SIMPLE)
+    features.add_column("states", justify="right")
+    features.add_column("parent")
+    for name, n_states, parent in zip(names, estimator.n_states_, estimator.parents_, strict=True):
+        features.add_row(_plain(name), str(n_states), _plain(names[parent] if parent >= 0 else "-"))
+    return [features]
+
+
+def _quality(score, scoring):
+    return f"{1 - score:.2%}" if scoring in ACCURACY_SCORES else f"{score:.4g}"
+
+
+def _plain(value):
+    return Text(str(value))  # Text, not str: brackets in a user's names are no markup

@@ -1,0 +1,68 @@
+"""Checks of fit's arguments that scikit-learn does not have in this form."""
+
+import numpy as np
+from sklearn.utils import compute_class_weight
+from sklearn.utils.validation import _check_sample_weight, check_consistent_length
+
+__all__ = ["check_weights", "class_factors"]
+
+
+def check_weights(sample_weight, X):
+    """Return the weights of the rows as float64 (n_samples,), or None when every row counts once.
+
+    A weight of 0 means that the row is not there, so the caller drops such rows before anything is learned from them.
+
+    Parameters
+    ----------
+    sample_weight : array-like of shape (n_samples,), float or None
+    X : array-like
+        Read for its length only.
+
+    Raises
+    ------
+    ValueError
+        If the weights are negative, not finite, of the wrong shape or all zero.
+    """
+    if sample_weight is None:
+        return None
+    check_consistent_length(X, *([] if np.isscalar(sample_weight) else [sample_weight]))
+    rows = np.empty((len(X) if hasattr(X, "__len__") else X.shape[0], 1))
+    weights = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
+    if not weights.any():
+        raise ValueError("sample_weight must have at least one positive entry, all are zero")
+    return None if (weights == 1.0).all() else weights
+
+
+def class_factors(class_weight, classes, y_index, sample_weight):
+    """Return the factor of every class, float64 (n_classes,).
+
+    Unlike `sklearn.utils.compute_class_weight`, "balanced" counts the weights of the rows, so that a weight of 2 is
+    the same as the row twice.
+
+    Parameters
+    ----------
+    class_weight : dict, "balanced" or None
+        Factors by class label (1 for those not named), or ``n / (n_classes * n_class)``.
+    classes : array (n_classes,)
+    y_index : int array (n_samples,)
+        Position of each row's label in `classes`.
+    sample_weight : array (n_samples,) or None
+
+    Raises
+    ------
+    ValueError
+        If `class_weight` names a class that does not occur, or a factor is negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class_factors("balanced", np.array(["a", "b"]), np.array([0, 0, 0, 1]), None).round(3).tolist()
+    [0.667, 2.0]
+    """
+    if isinstance(class_weight, str):
+        mass = np.bincount(y_index, weights=sample_weight, minlength=len(classes))
+        return mass.sum() / (len(classes) * mass)
+    factors = compute_class_weight(class_weight, classes=classes, y=classes)
+    if (factors < 0).any():
+        raise ValueError(f"class_weight must not be negative, got {class_weight!r}")
+    return factors

@@ -1,0 +1,476 @@
+"""What naive Bayes and TAN share: table -> codes -> counts -> log tables -> number format -> score table."""
+
+from numbers import Integral, Real
+
+import numpy as np
+from joblib import effective_n_jobs
+from scipy.special import log_softmax, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.utils import _safe_indexing, column_or_1d, get_tags
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+
+from effml._columns import encode_table, learn_categories, resolve_categorical
+from effml._quantization import MAX_BITS, MAX_INTEGER_BITS, table_format_of
+from effml._validation import check_weights, class_factors
+from effml.bayes import encoding
+from effml.bayes.interop import from_pgmpy, to_pgmpy
+from effml.bayes.parameters import log_conditionals, log_prior, n_parameters
+from effml.bayes.rounding import round_tables
+from effml.bayes.structure import joint_counts
+from effml.bayes.tables import ScoreTable
+
+__all__ = ["BayesNetClassifier"]
+
+
+def _can_partial_fit(estimator):
+    """Raise AttributeError where partial_fit over batches could not give what fit gives."""
+    if isinstance(estimator.discretizer, str):
+        raise AttributeError(
+            f"partial_fit needs discretizer=None or a fitted transformer, got {estimator.discretizer!r}: bins are "
+            "learned from all rows at once"
+        )
+    kind, fixed_point = estimator._number_format()
+    if kind is not None and fixed_point is None:
+        raise AttributeError(
+            "partial_fit needs float tables or integer_bits given as a number: contrast tables and "
+            "integer_bits='auto' choose their scale on all training rows"
+        )
+    return True
+
+
+class BayesNetClassifier(ClassifierMixin, BaseEstimator):
+    """Base class; subclasses define the parameters in ``__init__`` and `_learn_parents`."""
+
+    _parameter_constraints: dict = {
+        "objective": [StrOptions({"likelihood"})],
+        "alpha": [Interval(Real, 0, None, closed="neither")],
+        "n_bits": [None, Interval(Integral, 1, MAX_BITS, closed="both")],
+        "integer_bits": [None, StrOptions({"auto"}), Interval(Integral, 0, MAX_INTEGER_BITS, closed="both")],
+        "fraction_bits": [None, Interval(Integral, -MAX_INTEGER_BITS, MAX_BITS, closed="both")],
+        "table_format": [StrOptions({"auto", "log_prob", "contrast"})],
+        "discretizer": [None, StrOptions({"mdlp"}), HasMethods(["fit", "transform"])],
+        "max_bins": [None, Interval(Integral, 2, None, closed="left")],
+        "n_states": [None, Interval(Integral, 1, None, closed="left"), "array-like"],
+        "categorical_features": [None, StrOptions({"from_dtype"}), "array-like"],
+        "missing": [StrOptions({"drop", "error"})],
+        "class_weight": [None, StrOptions({"balanced"}), dict],
+        "n_jobs": [None, Integral],
+    }
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Learn bins, structure and tables.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            Numbers and categories, or codes if ``discretizer=None``. NaN is missing.
+        y : array-like of shape (n_samples,)
+            Class labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each row counts; a row of weight 0 is not there.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If the parameters contradict each other or the data are not what they announce.
+        """
+        self._check_parameters()
+        X, y, weights = self._check_rows(X, y, sample_weight, reset=True)
+        self.classes_, y_index = np.unique(y, return_inverse=True)
+        weights = self._with_class_weight(y_index, weights)
+        self.discretizer_ = None
+        if self.discretizer is not None:
+            self.discretizer_ = encoding.fit_discretizer(
+                self.discretizer,
+                X,
+                y,
+                weights,
+                max_bins=self.max_bins,
+                categorical_features=self.categorical_features,
+                missing=self.missing,
+                n_jobs=self.n_jobs,
+            )
+        codes = self._first_codes(X)
+        self._start(codes, y_index, weights)
+        self._finish(codes, y_index, weights)
+        return self
+
+    @available_if(_can_partial_fit)
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Add the rows of a batch to the counts.
+
+        The number of states and the structure are settled by the first batch. Given `n_states` and parents, batch by
+        batch gives the same model as `fit` on all rows.
+
+        Available with ``discretizer=None`` or a fitted transformer, and with number formats that are not chosen on
+        the data (float tables, `integer_bits` given as a number).
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+        classes : array-like of shape (n_classes,), default=None
+            All class labels; needed by the first call only.
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If the first call names no `classes`, a label is not among them, a code is not below the number of states
+            or ``class_weight="balanced"``, which needs all rows.
+        sklearn.exceptions.NotFittedError
+            If the transformer given as `discretizer` is not fitted.
+        """
+        self._check_parameters()
+        if self.class_weight == "balanced":
+            raise ValueError("class_weight='balanced' needs all rows at once; give partial_fit a dict or sample_weight")
+        first = _check_partial_fit_first_call(self, classes)
+        if not first and self.counts_ is None:
+            raise ValueError("partial_fit needs counts, a model made by from_pgmpy has none")
+        X, y, weights = self._check_rows(X, y, sample_weight, reset=first)
+        y_index = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
+        unknown = self.classes_[y_index] != y
+        if unknown.any():
+            raise ValueError(f"y has the label {y[unknown][0]!r}, which is not among classes={self.classes_.tolist()}")
+        weights = self._with_class_weight(y_index, weights)
+        if first:
+            if self.discretizer is not None:
+                check_is_fitted(self.discretizer)
+            self.discretizer_ = self.discretizer
+            codes = self._first_codes(X)
+            self._start(codes, y_index, weights)
+        else:
+            values = self._values(X)
+            if self.discretizer_ is None:
+                encoding.check_states(values, self.n_states_, self._names())
+            codes = encoding.as_codes(values, self.n_states_)
+            self._count(codes, y_index, weights)
+        self._finish(codes, y_index, weights)
+        return self
+
+    def _check_parameters(self):
+        self._number_format()
+        if self.n_states is not None and isinstance(self.discretizer, str):
+            raise ValueError(
+                f"n_states={self.n_states!r} needs discretizer=None or a transformer, got {self.discretizer!r}, "
+                "which decides on the number of bins; max_bins limits it"
+            )
+
+    def _number_format(self):
+        """Return (None | "log_prob" | "contrast", fixed-point format where it is given); None means float tables."""
+        kind, fixed_point = table_format_of(self.n_bits, self.integer_bits, self.fraction_bits, self.table_format)
+        is_float = self.n_bits is None and self.integer_bits is None
+        return (None if is_float else kind), fixed_point
+
+    def _check_rows(self, X, y, sample_weight, *, reset):
+        """Return X, y and the weights (None for none) without rows of weight 0; X is a table or numeric matrix."""
+        if self.discretizer is None:
+            X, y = self._read_codes(X, y, reset=reset)
+        else:
+            self.categories_ = None
+            X, y = validate_data(self, X, y, reset=reset, skip_check_array=True)
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        check_consistent_length(X, y)
+        weights = check_weights(sample_weight, X)
+        if weights is not None and not weights.all():
+            kept = np.flatnonzero(weights)
+            X, y, weights = _safe_indexing(X, kept), y[kept], weights[kept]
+        return X, y, weights
+
+    def _with_class_weight(self, y_index, weights):
+        if self.class_weight is None:
+            return weights
+        factors = class_factors(self.class_weight, self.classes_, y_index, weights)
+        return factors[y_index] if weights is None else weights * factors[y_index]
+
+    def _first_codes(self, X):
+        """Settle the number of states and return the codes of the training rows."""
+        values = self._values(X)
+        declared = None if self.discretizer_ is None else encoding.declared_states(self.discretizer_)
+        if self.n_states is None and declared is not None:
+            self.n_states_ = declared
+        else:
+            n_states = self.n_states
+            if self.discretizer_ is None and self.categories_ is not None:
+                n_states = self._states_of_categories(values)
+            self.n_states_ = encoding.infer_states(values, n_states, self._names())
+        return encoding.as_codes(values, self.n_states_)
+
+    def _states_of_categories(self, values):
+        """Return the number of states where some columns have levels: n_states is about the other columns."""
+        is_code = np.array([levels is None for levels in self.categories_])
+        n_states = np.array([1 if levels is None else max(len(levels), 1) for levels in self.categories_])
+        given = self.n_states
+        if given is not None and np.ndim(given):
+            given = np.asarray(given)[is_code] if len(given) == len(is_code) else given
+        names = [name for name, code in zip(self._names(), is_code, strict=True) if code]
+        n_states[is_code] = encoding.infer_states(values[:, is_code], given, names)
+        return n_states
+
+    def _start(self, codes, y_index, weights):
+        self.parents_ = self._learn_parents(codes, y_index, weights)
+        self.n_parameters_ = n_parameters(self.n_states_, self.parents_, len(self.classes_))
+        self.class_count_, self.counts_ = 0.0, None
+        self._count(codes, y_index, weights)
+
+    def _count(self, codes, y_index, weights):
+        n_classes = len(self.classes_)
+        counts = joint_counts(codes, y_index, self.parents_, self.n_states_, n_classes, weights, self.n_jobs)
+        self.class_count_ = self.class_count_ + np.bincount(y_index, weights=weights, minlength=n_classes)
+        before = [0.0] * len(counts) if self.counts_ is None else self.counts_
+        self.counts_ = [old + new for old, new in zip(before, counts, strict=True)]
+
+    def _finish(self, codes, y_index, weights):
+        """Set the tables from the counts, in the number format asked for."""
+        prior = log_prior(self.class_count_, self.alpha)
+        tables = [log_conditionals(counts, self.alpha) for counts in self.counts_]
+        kind, fixed_point = self._number_format()
+        if kind is None:
+            self._set_float_tables(prior, tables)
+            return
+        rounded = round_tables(
+            prior,
+            tables,
+            fixed_point or kind,
+            self.n_bits,
+            parents=self.parents_,
+            n_states=self.n_states_,
+            codes=codes,
+            y=y_index,
+            weights=weights,
+        )
+        self._set_rounded_tables(rounded, kind)
+
+    def _set_float_tables(self, prior, tables):
+        self.table_format_ = "log_prob"
+        self.n_bits_ = self.integer_bits_ = self.fraction_bits_ = self.scale_ = None
+        self.prior_codes_ = self.codes_ = None
+        self.class_log_prior_ = prior.astype(np.float32)
+        self.log_tables_ = [table.astype(np.float32) for table in tables]
+        self._score_table = self._pack()
+
+    def _set_rounded_tables(self, rounded, kind):
+        number_format = rounded.format
+        self.table_format_ = kind
+        self.n_bits_ = int(number_format.n_bits)
+        self.integer_bits_ = getattr(number_format, "integer_bits", None)
+        self.fraction_bits_ = getattr(number_format, "fraction_bits", None)
+        self.scale_ = float(number_format.scale)
+        self.prior_codes_, self.codes_ = rounded.prior_codes, rounded.codes
+        if kind == "contrast":
+            self.class_log_prior_ = np.zeros(len(self.classes_), dtype=np.float32)
+        else:
+            self.class_log_prior_ = number_format.decode(rounded.prior_codes)
+        self.log_tables_ = [number_format.decode(codes) for codes in rounded.codes]
+        self._score_table = self._pack()
+
+    def _pack(self):
+        if self.codes_ is None:
+            return ScoreTable(self.class_log_prior_, self.log_tables_, self.parents_, self.n_states_)
+        return ScoreTable.from_codes(self.prior_codes_, self.codes_, self.parents_, self.n_states_)
+
+    # -- prediction ---------------------------------------------------------------------------------------------------
+
+    def predict(self, X):
+        """Return the label of the largest score, the lowest class index on ties.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            A value that is missing, or was not seen in training, drops the factors that read it.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+        """
+        codes = self._codes(X)
+        return self.classes_[self._score_table.argmax(codes, n_threads=effective_n_jobs(self.n_jobs))]
+
+    def predict_proba(self, X):
+        """Return the class probabilities, float64 (n_samples, n_classes); see `predict_log_proba`."""
+        return softmax(self._scores(X), axis=1)
+
+    def predict_log_proba(self, X):
+        """Return the log-probabilities of the classes.
+
+        Quantised tables give the probabilities that their codes stand for; these saturate with few bits, and
+        `predict` breaks ties between them as the integers do.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+
+        Returns
+        -------
+        float64 ndarray of shape (n_samples, n_classes)
+        """
+        return log_softmax(self._scores(X), axis=1)
+
+    def predict_joint_log_proba(self, X):
+        """Return log p(class, x) without the factors of missing values.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+
+        Returns
+        -------
+        float64 ndarray of shape (n_samples, n_classes)
+
+        Raises
+        ------
+        ValueError
+            For contrast tables, which keep only the differences between classes.
+        """
+        check_is_fitted(self)
+        if self.table_format_ == "contrast":
+            raise ValueError(
+                "contrast tables keep only the differences between classes, not p(class, x); "
+                "use predict_log_proba, or give integer_bits for tables of log-probabilities"
+            )
+        return self._scores(X)
+
+    def _scores(self, X):
+        codes = self._codes(X)
+        scores = self._score_table.scores(codes, n_threads=effective_n_jobs(self.n_jobs)).astype(np.float64)
+        return scores if self.scale_ is None else scores * self.scale_
+
+    def _codes(self, X):
+        check_is_fitted(self)
+        if self.discretizer_ is None:
+            X = self._read_codes(X, reset=False)
+        else:
+            validate_data(self, X, reset=False, skip_check_array=True)
+        return encoding.as_codes(self._values(X), self.n_states_)
+
+    # -- reading tables -----------------------------------------------------------------------------------------------
+
+    def _values(self, X):
+        """Return codes as numbers, NaN where missing."""
+        if self.discretizer_ is None:
+            return X
+        values = encoding.discretize(self.discretizer_, X)
+        if self.missing == "error" and np.isnan(values).any():
+            raise ValueError("X has missing values, which missing='error' forbids")
+        return values
+
+    def _read_codes(self, X, y="no_validation", *, reset):
+        """Return X (and y) validated as a numeric matrix; columns with levels become codes, unknown levels -1."""
+        if reset:
+            is_categorical = resolve_categorical(X, self.categorical_features)
+            self.categories_ = learn_categories(X, is_categorical) if is_categorical.any() else None
+        finite = "allow-nan" if self.missing == "drop" else True
+        if self.categories_ is None:
+            return validate_data(self, X, y, reset=reset, dtype="numeric", ensure_all_finite=finite)
+        out = validate_data(self, X, y, reset=reset, skip_check_array=True)
+        table, *rest = out if isinstance(out, tuple) else (out,)
+        values = encode_table(table, self.categories_, dtype=np.float64)
+        if self.missing == "error" and np.isnan(values).any():
+            raise ValueError("X has missing values, which missing='error' forbids")
+        return (values, *rest) if rest else values
+
+    def _names(self):
+        names = getattr(self, "feature_names_in_", None)
+        return [f"feature {i}" for i in range(self.n_features_in_)] if names is None else list(names)
+
+    def _learn_parents(self, codes, y_index, weights):
+        raise NotImplementedError
+
+    # -- pgmpy --------------------------------------------------------------------------------------------------------
+
+    def to_pgmpy(self, class_name="class"):
+        """Return the model as a pgmpy network with the same tables.
+
+        Nodes are named by the features (``x0, x1, ...`` without names), states by their levels or codes; the network
+        reads codes, so pass data through `discretizer_` first where there is one.
+
+        Parameters
+        ----------
+        class_name : str, default="class"
+            Name of the class node.
+
+        Returns
+        -------
+        pgmpy.models.DiscreteBayesianNetwork
+
+        Raises
+        ------
+        ImportError
+            Without pgmpy 1.1 or newer (``pip install "effml[pgmpy]"``).
+        ValueError
+            If the tables are quantised or a feature is called `class_name`.
+        """
+        check_is_fitted(self)
+        return to_pgmpy(self, class_name)
+
+    @classmethod
+    def from_pgmpy(cls, network, class_name="class"):
+        """Return a fitted classifier with the tables of a pgmpy network.
+
+        Parameters
+        ----------
+        network : pgmpy.models.DiscreteBayesianNetwork
+            The class node must be a parent of every other node, which may have one more parent (TAN only). States that
+            are not the integers from 0 become levels (`categories_`). Probabilities of 0 become the smallest normal
+            float32, 1.2e-38.
+        class_name : str, default="class"
+            Name of the class node.
+
+        Returns
+        -------
+        estimator of this class with ``discretizer=None``; it holds no counts, so `partial_fit` refuses it
+
+        Raises
+        ------
+        ValueError
+            If the network has another structure or lacks tables.
+        """
+        return from_pgmpy(cls, network, class_name)
+
+    @classmethod
+    def _with_structure(cls, parents, n_states):
+        raise NotImplementedError
+
+    def _set_network(self, log_prior, tables):
+        """Set the tables of a model that was not counted."""
+        self.class_count_ = self.counts_ = None
+        self.n_parameters_ = n_parameters(self.n_states_, self.parents_, len(self.classes_))
+        self._set_float_tables(log_prior, tables)
+
+    # -- scikit-learn and pickle --------------------------------------------------------------------------------------
+
+    def __getstate__(self):
+        # The packed copy of the tables is rebuilt on loading: files hold arrays and plain Python only.
+        state = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_score_table"}
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if "log_tables_" in self.__dict__:
+            self._score_table = self._pack()
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing == "drop"
+        if self.discretizer is None:
+            tags.input_tags.categorical = True
+            tags.input_tags.positive_only = True
+        elif not isinstance(self.discretizer, str):
+            tags.input_tags.allow_nan &= get_tags(self.discretizer).input_tags.allow_nan
+        return tags

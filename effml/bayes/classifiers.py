@@ -1,0 +1,286 @@
+"""Naive Bayes and tree-augmented naive Bayes (TAN) over discrete features.
+
+    score_c(x) = log p(c) + sum_i log p(x_i | x_pa(i), c)          predict argmax_c score_c(x)
+
+with pa(i) one other feature or none (naive Bayes: none at all). An estimator here is a choice of structure
+(`effml.bayes.structure`), parameters (`effml.bayes.parameters`) and number format (`effml.bayes.rounding`).
+
+Sources: N. Friedman, D. Geiger, M. Goldszmidt, "Bayesian network classifiers", Machine Learning 29, 1997; W. Roth,
+G. Schindler, H. Froening, F. Pernkopf, "On Resource-Efficient Bayesian Network Classifiers and Deep Neural Networks",
+ICPR 2020.
+"""
+
+import numpy as np
+from sklearn.utils._param_validation import StrOptions
+
+from effml.bayes._base import BayesNetClassifier
+from effml.bayes.structure import check_parents, chow_liu_parents, conditional_mutual_information, random_parents
+
+__all__ = ["NaiveBayesClassifier", "TANClassifier"]
+
+
+class NaiveBayesClassifier(BayesNetClassifier):
+    """Naive Bayes over discretised features, in float32 or in tables of 1 to 8 bits.
+
+    Parameters
+    ----------
+    objective : {"likelihood"}, default="likelihood"
+        What the tables maximise: the (smoothed) likelihood of the training rows.
+    alpha : float > 0, default=1.0
+        Pseudo-count of each table cell and of each class (Laplace / Lidstone smoothing).
+    n_bits : int in 1..8, default=None
+        Bits of a table entry. Alone it means contrast tables: rows of scores up to a constant, the class prior folded
+        in, with one common step chosen on the training rows. With `integer_bits` it means the fixed-point format of
+        log-probabilities. Without any of the three the tables are float32.
+    integer_bits : int or "auto", default=None
+        Integer bits of the fixed-point format ``-u / 2^fraction_bits``; "auto" takes the best of 0..6 on the training
+        rows and needs `n_bits`.
+    fraction_bits : int, default=None
+        Fraction bits, possibly negative; given with `integer_bits` and without `n_bits`, sum in 1..8.
+    table_format : {"auto", "log_prob", "contrast"}, default="auto"
+        "auto" follows from the bits; the others state what is expected, and contradictions are errors.
+    discretizer : "mdlp", None or transformer, default="mdlp"
+        How features become codes. "mdlp": `MDLPDiscretizer`, supervised. None: X holds codes, integers from 0 (columns
+        of levels, see `categorical_features`, are numbered). A transformer is cloned and fitted by `fit`, used as it
+        is by `partial_fit`, and must give one integer code per feature.
+    max_bins : int, default=None
+        Limit on the bins of a feature with ``discretizer="mdlp"``; None is no limit but the MDL stop.
+    n_states : int or array-like of shape (n_features,), default=None
+        Number of codes of each feature, for when training does not see them all; None takes what the discretizer
+        declares, or the largest code plus one. Columns of levels have as many states as levels.
+    categorical_features : "from_dtype", None or array-like, default="from_dtype"
+        Columns that hold levels, not numbers: those of categorical or text dtype in a DataFrame, none, or a mask,
+        indices or names. A given transformer reads the columns itself.
+    missing : {"drop", "error"}, default="drop"
+        "drop": NaN is allowed; rows count where they are known, and a missing value drops the factors that read it.
+        Values that training did not see are treated so in either case.
+    class_weight : dict or "balanced", default=None
+        Factors on the weights of the rows by class; "balanced" gives every class the same total.
+    n_jobs : int, default=None
+        Threads for counting and prediction; the model and its predictions do not depend on it.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Only if X has string column names.
+    discretizer_ : fitted transformer or None
+    categories_ : list or None
+        Levels of each column if ``discretizer=None`` and X has columns of levels; None for columns of codes.
+    n_states_ : int64 ndarray of shape (n_features,)
+        Number of states r_i; the code r_i means missing.
+    parents_ : int64 ndarray of shape (n_features,)
+        All -1.
+    class_count_ : float64 ndarray of shape (n_classes,)
+    counts_ : list of float64 ndarrays of shape (r_i, n_classes)
+        Weight of the rows behind each table entry.
+    class_log_prior_ : float32 ndarray of shape (n_classes,)
+        Start of every score; zeros for contrast tables.
+    log_tables_ : list of float32 ndarrays of shape (r_i, n_classes)
+        What each state of a feature adds to the scores; derived from the codes in quantised models.
+    table_format_ : {"log_prob", "contrast"}
+    n_bits_, integer_bits_, fraction_bits_ : int or None
+        Number format; None in float models, the last two also for contrast tables.
+    scale_ : float or None
+        Value of one unit of a code. "log_prob" codes are costs, ``L = -scale_ u``; "contrast" codes are larger for
+        likelier classes, ``(u - (2^n_bits - 1) / 2) scale_``.
+    codes_ : list of uint8 ndarrays or None
+        The tables of a quantised model. `predict` compares their integer sums.
+    prior_codes_ : uint8 ndarray of shape (n_classes,) or None
+        None in float models and contrast tables.
+    n_parameters_ : int
+        ``C + sum_i r_i C``, the papers' size measure.
+
+    See Also
+    --------
+    TANClassifier : Lets every feature depend on one other feature.
+    sklearn.naive_bayes.CategoricalNB : The float model over given codes.
+
+    Notes
+    -----
+    Float scores are float32 sums in the order prior, feature 0, feature 1, ...; in quantised models sums are integers.
+    Ties go to the lowest class index.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from effml.bayes import NaiveBayesClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = NaiveBayesClassifier(n_bits=2).fit(X, y)
+    >>> model.predict(X[::50]).tolist(), model.n_parameters_
+    ([0, 1, 2], 39)
+    """
+
+    def __init__(
+        self,
+        *,
+        objective="likelihood",
+        alpha=1.0,
+        n_bits=None,
+        integer_bits=None,
+        fraction_bits=None,
+        table_format="auto",
+        discretizer="mdlp",
+        max_bins=None,
+        n_states=None,
+        categorical_features="from_dtype",
+        missing="drop",
+        class_weight=None,
+        n_jobs=None,
+    ):
+        self.objective = objective
+        self.alpha = alpha
+        self.n_bits = n_bits
+        self.integer_bits = integer_bits
+        self.fraction_bits = fraction_bits
+        self.table_format = table_format
+        self.discretizer = discretizer
+        self.max_bins = max_bins
+        self.n_states = n_states
+        self.categorical_features = categorical_features
+        self.missing = missing
+        self.class_weight = class_weight
+        self.n_jobs = n_jobs
+
+    def _learn_parents(self, codes, y_index, weights):
+        return np.full(codes.shape[1], -1, dtype=np.int64)
+
+    @classmethod
+    def _with_structure(cls, parents, n_states):
+        if (parents >= 0).any():
+            raise ValueError("the network has edges between features; TANClassifier.from_pgmpy takes it")
+        return cls(discretizer=None, n_states=n_states)
+
+
+class TANClassifier(BayesNetClassifier):
+    """Tree-augmented naive Bayes: every feature may depend on one other feature besides the class.
+
+    Parameters
+    ----------
+    structure : {"cmi", "random"} or array-like of shape (n_features,), default="cmi"
+        "cmi": the tree of largest class-conditional mutual information, root feature 0 (Chow-Liu). "random": a random
+        tree in the order of the features. An array gives the parent of each feature, -1 for none.
+    objective : {"likelihood"}, default="likelihood"
+        What the tables maximise: the (smoothed) likelihood of the training rows.
+    alpha : float > 0, default=1.0
+        Pseudo-count of each table cell and of each class (Laplace / Lidstone smoothing).
+    n_bits : int in 1..8, default=None
+        Bits of a table entry. Alone it means contrast tables: rows of scores up to a constant, the class prior folded
+        in, with one common step chosen on the training rows. With `integer_bits` it means the fixed-point format of
+        log-probabilities. Without any of the three the tables are float32.
+    integer_bits : int or "auto", default=None
+        Integer bits of the fixed-point format ``-u / 2^fraction_bits``; "auto" takes the best of 0..6 on the training
+        rows and needs `n_bits`.
+    fraction_bits : int, default=None
+        Fraction bits, possibly negative; given with `integer_bits` and without `n_bits`, sum in 1..8.
+    table_format : {"auto", "log_prob", "contrast"}, default="auto"
+        "auto" follows from the bits; the others state what is expected, and contradictions are errors.
+    discretizer : "mdlp", None or transformer, default="mdlp"
+        How features become codes, see `NaiveBayesClassifier`.
+    max_bins : int, default=None
+        Limit on the bins of a feature with ``discretizer="mdlp"``; None is no limit but the MDL stop.
+    n_states : int or array-like of shape (n_features,), default=None
+        Number of codes of each feature, see `NaiveBayesClassifier`.
+    categorical_features : "from_dtype", None or array-like, default="from_dtype"
+        Columns that hold levels, not numbers, see `NaiveBayesClassifier`.
+    missing : {"drop", "error"}, default="drop"
+        "drop": NaN is allowed; rows count where a feature and its parent are known, and a missing or unseen value drops
+        the factors that read it.
+    class_weight : dict or "balanced", default=None
+        Factors on the weights of the rows by class; "balanced" gives every class the same total.
+    random_state : int, RandomState instance or None, default=None
+        Used by ``structure="random"``.
+    n_jobs : int, default=None
+        Threads for structure, counting and prediction; the model and its predictions do not depend on it.
+
+    Attributes
+    ----------
+    parents_ : int64 ndarray of shape (n_features,)
+        Parent of each feature, -1 for none.
+    counts_, log_tables_, codes_ : lists of ndarrays of shape (r_i, n_classes) or (r_i, r_parent, n_classes)
+        As in `NaiveBayesClassifier`, the second for features with a parent.
+    n_parameters_ : int
+        ``C + sum_i r_i r_pa(i) C``, the papers' size measure.
+    classes_, n_features_in_, feature_names_in_, discretizer_, categories_, n_states_, class_count_, class_log_prior_
+        As in `NaiveBayesClassifier`.
+    table_format_, n_bits_, integer_bits_, fraction_bits_, scale_, prior_codes_
+        As in `NaiveBayesClassifier`.
+
+    See Also
+    --------
+    NaiveBayesClassifier : The same without dependences between features.
+
+    Notes
+    -----
+    N. Friedman, D. Geiger, M. Goldszmidt, "Bayesian network classifiers", Machine Learning 29, 1997.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from effml.bayes import TANClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = TANClassifier(max_bins=3).fit(X, y)
+    >>> model.parents_.tolist(), model.predict(X[::50]).tolist()
+    ([-1, 2, 0, 2], [0, 1, 2])
+    """
+
+    _parameter_constraints: dict = {
+        **BayesNetClassifier._parameter_constraints,
+        "structure": [StrOptions({"cmi", "random"}), "array-like"],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        *,
+        structure="cmi",
+        objective="likelihood",
+        alpha=1.0,
+        n_bits=None,
+        integer_bits=None,
+        fraction_bits=None,
+        table_format="auto",
+        discretizer="mdlp",
+        max_bins=None,
+        n_states=None,
+        categorical_features="from_dtype",
+        missing="drop",
+        class_weight=None,
+        random_state=None,
+        n_jobs=None,
+    ):
+        self.structure = structure
+        self.objective = objective
+        self.alpha = alpha
+        self.n_bits = n_bits
+        self.integer_bits = integer_bits
+        self.fraction_bits = fraction_bits
+        self.table_format = table_format
+        self.discretizer = discretizer
+        self.max_bins = max_bins
+        self.n_states = n_states
+        self.categorical_features = categorical_features
+        self.missing = missing
+        self.class_weight = class_weight
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+
+    def _learn_parents(self, codes, y_index, weights):
+        if not isinstance(self.structure, str):
+            return check_parents(self.structure, codes.shape[1])
+        if self.structure == "random":
+            return random_parents(codes.shape[1], self.random_state)
+        information = conditional_mutual_information(
+            codes,
+            y_index,
+            n_states=self.n_states_,
+            n_classes=len(self.classes_),
+            sample_weight=weights,
+            n_jobs=self.n_jobs,
+        )
+        return chow_liu_parents(information)
+
+    @classmethod
+    def _with_structure(cls, parents, n_states):
+        return cls(structure=parents, discretizer=None, n_states=n_states)

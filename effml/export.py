@@ -1,0 +1,453 @@
+"""From a fitted estimator to its Program, its price, its C, and the proof that the C predicts the same.
+
+Families and adapters register their lowering here under dotted class names; the code behind a name is imported on first
+use. A subclass is accepted only while its `predict` / `transform` are those of the registered class.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from effml.program import (
+    Builder,
+    Column,
+    CompiledProgram,
+    Footprint,
+    Frame,
+    InputSpec,
+    LoweringError,
+    Program,
+    footprint_of,
+    generate_c,
+    with_input_dtype,
+    write_files,
+)
+from effml.program.cgen import INPUT_DTYPES
+
+__all__ = [
+    "Agreement",
+    "CompiledModel",
+    "check_export",
+    "compile_c",
+    "footprint",
+    "lower",
+    "quantize",
+    "to_c",
+]
+
+_PREPROCESSING = "effml.adapters.preprocessing"
+_TRANSFORMERS = {
+    "sklearn.preprocessing._data.StandardScaler": f"{_PREPROCESSING}:scaler",
+    "sklearn.preprocessing._data.MinMaxScaler": f"{_PREPROCESSING}:scaler",
+    "sklearn.preprocessing._data.MaxAbsScaler": f"{_PREPROCESSING}:scaler",
+    "sklearn.preprocessing._data.RobustScaler": f"{_PREPROCESSING}:scaler",
+    "sklearn.preprocessing._data.PowerTransformer": f"{_PREPROCESSING}:monotone",
+    "sklearn.preprocessing._data.QuantileTransformer": f"{_PREPROCESSING}:monotone",
+    "sklearn.preprocessing._discretization.KBinsDiscretizer": f"{_PREPROCESSING}:binner",
+    "sklearn.preprocessing._encoders.OneHotEncoder": f"{_PREPROCESSING}:one_hot",
+    "sklearn.preprocessing._encoders.OrdinalEncoder": f"{_PREPROCESSING}:ordinal",
+    "sklearn.impute._base.SimpleImputer": f"{_PREPROCESSING}:imputer",
+    "sklearn.compose._column_transformer.ColumnTransformer": f"{_PREPROCESSING}:column_transformer",
+    "sklearn.feature_selection._base.SelectorMixin": f"{_PREPROCESSING}:selector",
+    "sklearn.pipeline.FeatureUnion": f"{_PREPROCESSING}:feature_union",
+    "sklearn.pipeline.Pipeline": "effml.export:_pipeline_transformer",
+    "effml.discretization.mdlp.MDLPDiscretizer": f"{_PREPROCESSING}:mdlp",
+}
+_PREDICTORS = {
+    "sklearn.tree._classes.DecisionTreeClassifier": "effml.adapters.trees:decision_tree",
+    "sklearn.linear_model._logistic.LogisticRegression": "effml.adapters.linear:logistic_regression",
+    "sklearn.pipeline.Pipeline": "effml.export:_pipeline_predictor",
+    "effml.adapters.quantized.QuantizedLinearClassifier": "effml.adapters.quantized:lower_quantized",
+    "effml.bayes.classifiers.NaiveBayesClassifier": "effml.bayes.lowering:lower_classifier",
+    "effml.bayes.classifiers.TANClassifier": "effml.bayes.lowering:lower_classifier",
+}
+
+
+# -- lowering ---------------------------------------------------------------------------------------------------------
+
+
+def lower(est, **options) -> Program:
+    """Return the Program of a fitted estimator, Pipeline or search.
+
+    Parameters
+    ----------
+    est : estimator
+        Fitted. A fitted search lowers its `best_estimator_`.
+    **options
+        Passed to the lowering of the final estimator, for example ``layout="swar"`` for Bayesian classifiers.
+
+    Returns
+    -------
+    Program
+
+    Raises
+    ------
+    LoweringError
+        A ValueError naming the step that has no Program, and why.
+
+    Examples
+    --------
+    >>> import effml
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> tree = DecisionTreeClassifier(max_leaf_nodes=3, random_state=0).fit(X, y)
+    >>> program = effml.lower(tree)
+    >>> bool((program.labels(program.encode(X)) == tree.predict(X)).all())
+    True
+    """
+    est = _final(est)
+    frame = _raw_frame(est)
+    _lower_predictor(est, frame, **options)
+    return frame.builder.program(source=_source_text(est))
+
+
+def _raw_frame(est) -> Frame:
+    check_is_fitted(est)
+    builder = Builder(inputs=[InputSpec(name) for name in _column_names(est)])
+    return Frame(builder, [Column(position) for position in range(len(builder.inputs))], _lower_transformer)
+
+
+def frame_of(est) -> tuple[Builder, Frame, object]:
+    """Return builder, frame and final estimator of a fitted estimator: its preprocessing lowered, its predictor not."""
+    frame = _raw_frame(est)
+    while hasattr(est, "steps"):
+        frame = _pipeline_transformer(est[:-1], frame)
+        est = _final(est.steps[-1][1])
+    return frame.builder, frame, est
+
+
+def _final(est):
+    while hasattr(est, "best_estimator_"):
+        est = est.best_estimator_
+    return est
+
+
+def _column_names(est) -> list[str]:
+    try:
+        names = getattr(est, "feature_names_in_", None)
+        n = est.n_features_in_
+    except AttributeError:
+        raise LoweringError(f"{type(est).__name__} does not say how many columns it reads (n_features_in_)") from None
+    return [f"x{k}" for k in range(n)] if names is None else [str(name) for name in names]
+
+
+def _source_text(est) -> str:
+    text = repr(est) if len(repr(est)) < 2000 else type(est).__name__
+    return "\n".join(line.strip() for line in text.split("\n"))
+
+
+def _find(table, est, methods):
+    """Return the registered function of an estimator's class, or of a base whose `methods` it did not override."""
+    cls = type(est)
+    for base in cls.__mro__:
+        entry = table.get(f"{base.__module__}.{base.__qualname__}")
+        if entry is None:
+            continue
+        changed = [m for m in methods if base is not cls and getattr(cls, m, None) is not getattr(base, m, None)]
+        if changed:
+            raise LoweringError(
+                f"{cls.__name__} overrides {changed[0]} of {base.__name__}, so its Program could differ; "
+                "register a lowering for it or use the base class"
+            )
+        module, function = entry.split(":")
+        return getattr(import_module(module), function)
+    return None
+
+
+def _lower_transformer(est, frame) -> Frame:
+    function = _find(_TRANSFORMERS, est, ("transform",))
+    if function is None:
+        raise LoweringError(
+            f"{type(est).__name__} cannot be lowered as a preprocessing step; supported are "
+            f"{', '.join(sorted(name.rsplit('.', 1)[1] for name in _TRANSFORMERS))}"
+        )
+    return function(est, frame)
+
+
+def _lower_predictor(est, frame, **options) -> None:
+    function = _find(_PREDICTORS, est, ("predict",))
+    if function is None:
+        raise LoweringError(
+            f"{type(est).__name__} cannot be lowered; supported are "
+            f"{', '.join(sorted(name.rsplit('.', 1)[1] for name in _PREDICTORS))}"
+        )
+    function(est, frame, **options)
+
+
+def _pipeline_transformer(pipeline, frame) -> Frame:
+    for _, step in pipeline.steps:
+        frame = frame if step in (None, "passthrough") else frame.through(step)
+    return frame
+
+
+def _pipeline_predictor(pipeline, frame, **options) -> None:
+    frame = _pipeline_transformer(pipeline[:-1], frame)
+    _lower_predictor(_final(pipeline.steps[-1][1]), frame, **options)
+
+
+# -- readings of the Program ------------------------------------------------------------------------------------------
+
+
+def _as_program(est, **options) -> Program:
+    return est if isinstance(est, Program) else lower(est, **options)
+
+
+def footprint(est, *, target: str = "host", input_dtype: str = "float32", **options) -> Footprint:
+    """Return what a fitted estimator costs on a device: bytes of flash and RAM, operations, parameters, bits.
+
+    Parameters
+    ----------
+    est : estimator or Program
+    target : {"host"}
+        Machine whose calibrated code sizes to use.
+    input_dtype : {"float32", "int32", "int16", "uint8"}
+        Type of the raw row; thresholds on integers take fewer bytes.
+
+    Examples
+    --------
+    >>> import effml
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> effml.footprint(DecisionTreeClassifier(max_leaf_nodes=3).fit(X, y)).constant_bytes < 32
+    True
+    """
+    return footprint_of(with_input_dtype(_as_program(est, **options), input_dtype), target=target)
+
+
+def to_c(est, folder, *, name="model", input_dtype="float32", outputs=("label",), **options) -> list[Path]:
+    """Write ``name.h`` and ``name.c``: C99, no heap, no libm; the same predictions as Python, bit for bit.
+
+    Parameters
+    ----------
+    est : estimator or Program
+    folder : path-like
+        Made when it does not exist. Both files are written, or none.
+    name : str
+        Prefix of every symbol, and the files' name.
+    input_dtype : {"float32", "int32", "int16", "uint8"}
+        Type of the row that the C reads.
+    outputs : sequence of {"label", "score", "proba"}
+        One function each.
+
+    Returns
+    -------
+    list of Path
+    """
+    _check_input_dtype(input_dtype)
+    program = with_input_dtype(_as_program(est, **options), input_dtype)
+    source = generate_c(program, name, outputs=outputs)
+    return write_files(folder, {f"{name}.h": source.header, f"{name}.c": source.source})
+
+
+def _check_input_dtype(input_dtype):
+    if input_dtype not in INPUT_DTYPES:
+        raise ValueError(f"input_dtype={input_dtype!r} must be one of {list(INPUT_DTYPES)}")
+
+
+def compile_c(est, *, input_dtype: str = "float32", **options) -> "CompiledModel":
+    """Compile the exported C with the host's compiler and return it as an object with `predict`.
+
+    Parameters
+    ----------
+    est : estimator
+    input_dtype : {"float32", "int32", "int16", "uint8"}
+
+    Returns
+    -------
+    CompiledModel
+
+    Raises
+    ------
+    CompileError
+        No compiler was found, or it refused the C.
+    """
+    _check_input_dtype(input_dtype)
+    return CompiledModel(_final(est), input_dtype=input_dtype, **options)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How the C, the Program and the estimator agree on some rows.
+
+    Attributes
+    ----------
+    n_rows : int
+    n_equal : int
+        Rows whose C label is the estimator's label for the row as the device sees it (float32, or the integers).
+    n_cast_changes : int
+        Rows whose Python label itself changes when X is cast to the device's input type.
+    different : int array
+        The rows that make up the difference, for a look.
+    """
+
+    n_rows: int
+    n_equal: int
+    n_cast_changes: int
+    different: np.ndarray
+
+
+class CompiledModel:
+    """The exported C of one estimator, compiled and loaded.
+
+    Parameters
+    ----------
+    est : estimator
+    input_dtype : str
+    """
+
+    def __init__(self, est, *, input_dtype: str = "float32", **options):
+        self.estimator = est
+        self.program = lower(est, **options)
+        self.compiled = CompiledProgram(self.program, input_dtype=input_dtype)
+
+    @property
+    def input_dtype(self) -> str:
+        return self.compiled.program.input_dtype
+
+    def _rows(self, X):
+        return self.compiled.program.encode(X)
+
+    def predict(self, X) -> np.ndarray:
+        """Return the class labels, shape (n_rows,), of the same X that the estimator takes."""
+        return np.asarray(self.program.classes)[self.compiled.run(self._rows(X), "label")[:, 0]]
+
+    def predict_proba(self, X) -> np.ndarray:
+        """Return the class probabilities, float32, shape (n_rows, n_classes)."""
+        return self.compiled.run(self._rows(X), "proba")
+
+    @property
+    def flash_bytes(self) -> int:
+        """Measured bytes of code, tables and initialised data of the label function, compiled with -Os."""
+        sizes = self.compiled.section_sizes()
+        return sizes["text"] + sizes["data"]
+
+    def agreement(self, X) -> Agreement:
+        """Compare the labels of C and estimator on every row of X."""
+        rows = self._rows(X)
+        seen = _as_seen(X, self.input_dtype)
+        python = np.asarray(self.estimator.predict(seen))
+        labels = np.asarray(self.program.classes)[self.compiled.run(rows, "label")[:, 0]]
+        different = np.flatnonzero(labels != python)
+        changed = np.asarray(self.estimator.predict(X)) != python
+        return Agreement(len(rows), len(rows) - len(different), int(changed.sum()), different)
+
+    def n_cast_changes(self, X) -> int:
+        """Return on how many rows the cast to the device's input type alone changes the Python label."""
+        return self.agreement(X).n_cast_changes
+
+
+def _as_seen(X, input_dtype):
+    """Return X with its numbers rounded as the device's input rounds them; categorical columns stay as they are."""
+    if hasattr(X, "dtypes") and hasattr(X, "columns"):
+        numeric = [name for name, dtype in X.dtypes.items() if getattr(dtype, "kind", "O") in "iuf"]
+        return X.astype(dict.fromkeys(numeric, np.float32))
+    X = np.asarray(X)
+    return X.astype(np.float32) if X.dtype.kind in "iufb" else X
+
+
+# -- what can be exported ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ExportRow:
+    """One step of a pipeline and how it would be exported."""
+
+    step: str
+    status: str
+    note: str
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What :func:`check_export` found: one row a step."""
+
+    rows: tuple[ExportRow, ...]
+
+    @property
+    def supported(self) -> bool:
+        """Whether every step has a Program."""
+        return all(row.status != "unsupported" for row in self.rows)
+
+    def __str__(self):
+        width = max(len(row.step) for row in self.rows)
+        return "\n".join(f"{row.step:<{width}}  {row.status:<11}  {row.note}".rstrip() for row in self.rows)
+
+
+_FLOAT_NOTES = {
+    "LogisticRegression": "float32 sums; effml.quantize(est, X_calib) gives exact integers",
+}
+
+
+def check_export(est) -> ExportReport:
+    """List each step of an estimator or Pipeline, fitted or not, as exact, float or unsupported, with the cure.
+
+    Examples
+    --------
+    >>> import effml
+    >>> from sklearn.decomposition import PCA
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> effml.check_export(make_pipeline(PCA(), DecisionTreeClassifier())).supported
+    False
+    """
+    rows: list[ExportRow] = []
+    _check(est, "", rows, final=True)
+    return ExportReport(tuple(rows))
+
+
+def _check(est, path, rows, *, final):
+    name = f"{path}{type(est).__name__}"
+    if hasattr(est, "steps") and hasattr(est, "named_steps"):
+        for position, (step_name, step) in enumerate(est.steps):
+            if step not in (None, "passthrough"):
+                last = final and position == len(est.steps) - 1
+                _check(step, f"{path}{step_name}: ", rows, final=last)
+        return
+    parts = getattr(est, "transformers", None) or getattr(est, "transformer_list", None)
+    if parts and not final:
+        for part_name, part, *_ in parts:
+            if not isinstance(part, str):
+                _check(part, f"{path}{part_name}: ", rows, final=False)
+        return
+    inner = getattr(est, "estimator", None)
+    if final and inner is not None and hasattr(est, "cv") and not isinstance(inner, str):
+        _check(inner, path, rows, final=True)
+        return
+    try:
+        function = _find(_PREDICTORS if final else _TRANSFORMERS, est, ("predict",) if final else ("transform",))
+    except LoweringError as error:
+        rows.append(ExportRow(name, "unsupported", str(error)))
+        return
+    if function is None:
+        table = _PREDICTORS if final else _TRANSFORMERS
+        known = ", ".join(sorted(entry.rsplit(".", 1)[1] for entry in table))
+        rows.append(ExportRow(name, "unsupported", f"no lowering; use one of {known}"))
+        return
+    note = _FLOAT_NOTES.get(type(est).__name__, "")
+    rows.append(ExportRow(name, "float" if note else "exact", note))
+
+
+def quantize(est, X_calib, *, weight_bits: int = 8, activation_bits: int = 8):
+    """Return an estimator whose `predict` is an integer path, from a fitted linear classifier or a Pipeline ending in one.
+
+    Parameters
+    ----------
+    est : fitted LogisticRegression, or a Pipeline of foldable transformers and one
+    X_calib : array or DataFrame (n_rows, n_features)
+        Rows that show the range of each input; no labels are needed.
+    weight_bits, activation_bits : int
+        2 to 8.
+
+    Returns
+    -------
+    QuantizedLinearClassifier
+        Fitted; it lowers to integer steps alone where the calibration data are small non-negative integers.
+    """
+    from effml.adapters.quantized import quantize_linear
+
+    return quantize_linear(_final(est), X_calib, weight_bits=weight_bits, activation_bits=activation_bits)

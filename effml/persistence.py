@@ -1,0 +1,158 @@
+"""Fitted models on disk, through skops: no pickle, so that reading a file runs no code of its author.
+
+skops writes a zip of arrays and a schema that names every type. It trusts scikit-learn's and numpy's own types; this
+module adds effml's, by a fixed list, and refuses a file that names any other.
+"""
+
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from sklearn.tree._tree import Tree
+
+__all__ = ["TRUSTED_TYPES", "load_model", "save_model"]
+
+TRUSTED_TYPES = frozenset(
+    {
+        "effml.bayes.classifiers.NaiveBayesClassifier",
+        "effml.bayes.classifiers.TANClassifier",
+        "effml.discretization.mdlp.MDLPDiscretizer",
+        "sklearn.tree._tree.Tree",  # skops leaves it out as its node links are not checked on reading; here they are
+    }
+)
+"""The types that a model file may hold, beside those of scikit-learn, numpy and scipy that skops itself trusts."""
+
+
+def save_model(est, path):
+    """Write a fitted estimator to a file that :func:`load_model` reads.
+
+    The file appears whole or not at all: it is written beside `path` under a temporary name, then renamed.
+
+    Parameters
+    ----------
+    est : estimator
+        A fitted estimator of effml or scikit-learn, pipelines included.
+    path : str or path-like
+        The file; by habit its name ends in ``.skops``. An existing one is replaced.
+
+    Returns
+    -------
+    path : pathlib.Path
+        Where the model was written.
+
+    Raises
+    ------
+    TypeError
+        If `est` is no estimator, or holds an object of a type that :func:`load_model` would refuse.
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from effml.persistence import load_model, save_model
+    >>> X, y = load_iris(return_X_y=True)
+    >>> tree = DecisionTreeClassifier(max_depth=2, random_state=0).fit(X, y)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save_model(tree, pathlib.Path(folder, "tree.skops"))
+    ...     again = load_model(path)
+    >>> bool((again.predict(X) == tree.predict(X)).all())
+    True
+    """
+    from skops.io import dumps, get_untrusted_types
+
+    if not hasattr(est, "fit") or isinstance(est, type):
+        raise TypeError(f"est must be an estimator (an object with fit), got {type(est).__name__}.")
+    data = dumps(est, compression=zipfile.ZIP_DEFLATED)
+    foreign = sorted(set(get_untrusted_types(data=data)) - TRUSTED_TYPES)
+    if foreign:
+        raise TypeError(f"The model holds types that load_model would refuse: {', '.join(foreign)}.")
+    path = Path(path)
+    write_whole(path, data)
+    return path
+
+
+def load_model(path):
+    """Read an estimator that :func:`save_model` wrote.
+
+    Parameters
+    ----------
+    path : str or path-like
+
+    Returns
+    -------
+    est : estimator
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged, is no model file, or names a type outside the trusted list.
+    """
+    from skops.io import get_untrusted_types, load
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no model file {str(path)!r}.")
+    try:
+        foreign = sorted(set(get_untrusted_types(file=path)) - TRUSTED_TYPES)
+        est = None if foreign else load(path, trusted=sorted(TRUSTED_TYPES))
+        _check_trees(est)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged schema or array can fail in any way, from BadZipFile to KeyError
+        raise ValueError(
+            f"{str(path)!r} is damaged or no model file of effml ({type(error).__name__}: {error})."
+        ) from error
+    if foreign:
+        raise ValueError(f"{str(path)!r} names types that are not trusted and was not loaded: {', '.join(foreign)}.")
+    if not hasattr(est, "fit"):
+        raise ValueError(f"{str(path)!r} holds an object of type {type(est).__name__}, no estimator.")
+    return est
+
+
+def _check_trees(value):
+    """Raise for a tree inside `value` whose links would make scikit-learn's loops read outside its arrays.
+
+    scikit-learn numbers a child after its parent, so links that only go up also cannot form a cycle.
+    """
+    if isinstance(value, Tree):
+        own = np.arange(value.node_count)
+        left, right = value.children_left, value.children_right
+        inner = left != -1
+        linked = (left > own) & (right > own) & (left < value.node_count) & (right < value.node_count)
+        known = (value.feature >= 0) & (value.feature < value.n_features)
+        if not np.all(np.where(inner, linked & known, right == -1)):
+            raise ValueError("a tree has links that lead out of it")
+    elif isinstance(value, dict):
+        for item in value.values():
+            _check_trees(item)
+    elif isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.dtype == object):
+        for item in np.ravel(value) if isinstance(value, np.ndarray) else value:
+            _check_trees(item)
+    elif hasattr(value, "get_params") and not isinstance(value, type):
+        _check_trees(vars(value))
+
+
+def write_whole(path, data):
+    """Write bytes to `path` so that a reader sees the old file or the new one, never a part."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's 0600 would keep colleagues from reading the model
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,210 @@
+"""One self-contained pair of C99 files from a Program: no heap, no libm, constants first, one function an output."""
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+from effml.program.buffers import INPUT_DTYPES, RAW
+from effml.program.cwriter import C_TYPES, CWriter, c_comment, c_string
+from effml.program.passes import deployable
+from effml.program.program import Program
+
+__all__ = ["CSource", "arena", "generate_c", "write_files"]
+
+
+@dataclass(frozen=True)
+class CSource:
+    """The text of ``name.h`` and ``name.c``, and what the constants weigh."""
+
+    name: str
+    header: str
+    source: str
+    constant_bytes: int
+    functions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Storage shared by buffers that are never alive together."""
+
+    buffers: list
+    nbytes: int
+
+
+def arena(program: Program, outside: frozenset[str] = frozenset()) -> list[Slot]:
+    """Assign the buffers of a program to storage by liveness, largest first; `outside` names caller-owned buffers."""
+    last_use = {}
+    for position, step in enumerate(program.steps):
+        for name in step.inputs:
+            last_use[name] = position
+    for output in program.outputs.values():
+        last_use[output.buffer] = len(program.steps)
+    spans = []
+    for position, step in enumerate(program.steps):
+        if step.output.name not in outside:
+            spans.append((position, last_use.get(step.output.name, position), step.output))
+    slots: list[tuple[list, list]] = []
+    for span in sorted(spans, key=lambda s: -s[2].nbytes):
+        for members, taken in slots:
+            # alive from the step that writes it up to and including the last step that reads it
+            if all(span[1] < a or b < span[0] for a, b in taken):
+                members.append(span[2])
+                taken.append(span[:2])
+                break
+        else:
+            slots.append(([span[2]], [span[:2]]))
+    return [Slot(members, max(buffer.nbytes for buffer in members)) for members, _ in slots]
+
+
+def generate_c(program: Program, name: str = "model", *, outputs=("label",)) -> CSource:
+    """Return the C of a program.
+
+    Parameters
+    ----------
+    program : Program
+    name : str
+        Prefix of every symbol and macro, and the file name.
+    outputs : sequence of str
+        Outputs to compute; each becomes a function.
+    """
+    c = CWriter(name)
+    c.input_type = C_TYPES[INPUT_DTYPES[program.input_dtype]]
+    functions = [_function(c, deployable(program.with_outputs(output)), output) for output in outputs]
+    header = _header(c, program, outputs)
+    source = _source(c, functions)
+    return CSource(name, header, source, c.constant_bytes, tuple(_signature(c, program, o) for o in outputs))
+
+
+def _signature(c, program, output) -> str:
+    prefix = f"{c.name}_predict" if output == "label" else f"{c.name}_predict_{output}"
+    buffer = program.buffers[program.outputs[output].buffer]
+    row = f"const {c.input_type} *x"
+    if output == "label":
+        return f"int {prefix}({row})"
+    if buffer.size == 1:
+        return f"{C_TYPES[buffer.dtype]} {prefix}({row})"
+    return f"void {prefix}({row}, {C_TYPES[buffer.dtype]} *out)"
+
+
+def _function(c, program, output) -> str:
+    target = program.outputs[output].buffer
+    buffer = program.buffers[target]
+    returned = output == "label" or buffer.size == 1
+    outside = frozenset() if returned else frozenset({target})
+    expressions = {RAW: "x"} | ({} if returned else {target: "out"})
+    declarations = []
+    for number, slot in enumerate(arena(program, outside)):
+        types = {}
+        for member in slot.buffers:
+            types[member.dtype] = max(types.get(member.dtype, 0), member.size)
+            shared = len({b.dtype for b in slot.buffers}) > 1
+            expressions[member.name] = f"b{number}.{member.dtype}" if shared else f"b{number}"
+        if len(types) > 1:
+            fields = " ".join(f"{C_TYPES[dtype]} {dtype}[{size}];" for dtype, size in types.items())
+            declarations.append(f"union {{ {fields} }} b{number};")
+        else:
+            declarations += [f"{C_TYPES[dtype]} b{number}[{size}];" for dtype, size in types.items()]
+    lines = [f"{_signature(c, program, output)}", "{", *("    " + line for line in declarations)]
+    bodies = [step.emit_c(c, expressions.__getitem__) for step in program.steps]
+    if not any(re.search(r"\bx\b", body) for body in bodies):  # a model of one leaf reads nothing
+        lines.append("    (void)x;")
+    for step, body in zip(program.steps, bodies, strict=True):
+        lines.append(f"    /* {c_comment(repr(step))} */")
+        lines.append(textwrap.indent(body, "    "))
+    if returned:
+        cast = "(int)" if output == "label" else ""
+        lines.append(f"    return {cast}{expressions[target]}[0];")
+    return "\n".join([*lines, "}"])
+
+
+def _source(c: CWriter, functions: list[str]) -> str:
+    parts = [f'#include "{c.name}.h"', "#include <string.h>"]
+    if c.uses_float:
+        parts.append(
+            "#include <float.h>\n\n"
+            "#if !defined(FLT_EVAL_METHOD) || FLT_EVAL_METHOD != 0\n"
+            '#error "this model needs float arithmetic in float precision (FLT_EVAL_METHOD 0)"\n'
+            "#endif\n"
+            "/* a * b + c must stay two roundings, as in Python */\n"
+            "#if defined(__clang__)\n#pragma STDC FP_CONTRACT OFF\n"
+            '#elif defined(__GNUC__)\n#pragma GCC optimize("fp-contract=off")\n#endif'
+        )
+    parts.append(
+        f"/* Put after every table: define it as PROGMEM or as a section attribute to place the tables. */\n"
+        f"#ifndef {c.attribute}\n#define {c.attribute}\n#endif"
+    )
+    parts += [c.render_constants(), *c.helpers.values(), *functions]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _header(c: CWriter, program: Program, outputs) -> str:
+    upper = c.name.upper()
+    lines = [f"/* {c.name}: generated by effml; do not edit.", " *"]
+    lines += [f" * From: {c_comment(line)}" for line in program.source.split("\n") if line]
+    lines += [f" * Fingerprint of the model: {program.fingerprint()}", " *"]
+    lines += [f" * Input: one row x of {len(program.inputs)} x {c.input_type}:"]
+    for position, spec in enumerate(program.inputs):
+        lines.append(f" *   x[{position}] {c_comment(spec.name)}{_describe(spec)}")
+    lines += [" *", " * Output:"]
+    for output in outputs:
+        lines.append(f" *   {_signature(c, program, output)}: {_OUTPUT_TEXT.get(output, output)}")
+    if program.classes is not None:
+        lines += [" *", " * Classes:"]
+        lines += [f" *   {number}: {c_comment(label)}" for number, label in enumerate(program.classes)]
+    lines += [" *", f" * Constants: {c.constant_bytes} bytes of read-only memory; buffers on the stack:"]
+    lines += [f" *   {o}: {sum(s.nbytes for s in arena(program.with_outputs(o)))} bytes" for o in outputs]
+    lines += [f" * Note: {c_comment(note, 400)}" for note in program.notes]
+    lines += [" */", f"#ifndef {upper}_H", f"#define {upper}_H", "", "#include <stdint.h>", ""]
+    lines.append(f"#define {upper}_N_FEATURES {len(program.inputs)}")
+    if program.classes is not None:
+        lines.append(f"#define {upper}_N_CLASSES {len(program.classes)}")
+    lines += ["", "#ifdef __cplusplus", 'extern "C" {', "#endif", ""]
+    lines += [f"{_signature(c, program, output)};" for output in outputs]
+    if program.classes is not None:
+        names = ", ".join(c_string(label) for label in program.classes)
+        lines += ["", f"#ifdef {upper}_WITH_LABELS"]
+        lines += [f"static const char *const {c.name}_labels[{upper}_N_CLASSES] = {{{names}}};", "#endif"]
+    lines += ["", "#ifdef __cplusplus", "}", "#endif", "", f"#endif /* {upper}_H */"]
+    return "\n".join(lines) + "\n"
+
+
+_OUTPUT_TEXT = {
+    "label": "number of the predicted class",
+    "proba": "probability of each class",
+    "score": "score of each class",
+    "value": "predicted value",
+}
+
+
+def _describe(spec) -> str:
+    if spec.categories is None:
+        return f" (NaN: {c_comment(spec.missing)})"
+    codes = ", ".join(f"{number} = {level}" for number, level in enumerate(spec.categories))
+    return f" (category code: {c_comment(codes, 2000)}; any other number: unknown level)"
+
+
+def write_files(folder, files: dict[str, str | bytes]) -> list[Path]:
+    """Write files into a folder, all or none: each to a temporary name first, renamed at the end."""
+    folder = Path(folder)
+    created = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".effml-", dir=folder))
+    try:
+        for file_name, content in files.items():
+            data = content if isinstance(content, bytes) else content.encode("utf-8")
+            (staging / file_name).write_bytes(data)
+        for file_name in files:
+            os.replace(staging / file_name, folder / file_name)
+    except OSError:
+        if created:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(staging)
+    return [folder / file_name for file_name in files]

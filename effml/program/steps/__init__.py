@@ -1,0 +1,26 @@
+"""The steps a Program is made of: one class, one meaning."""
+
+from effml.program.steps.base import STEP_TYPES, Cost, Step
+from effml.program.steps.binning import Bin
+from effml.program.steps.linear import Affine, Dense, QuantizeInput
+from effml.program.steps.lookup import LookupSum, choose_layout
+from effml.program.steps.outputs import ArgBest, Gather, Positive, Select, Softmax
+from effml.program.steps.trees import TreeWalk
+
+__all__ = [
+    "STEP_TYPES",
+    "Affine",
+    "ArgBest",
+    "Bin",
+    "Cost",
+    "Dense",
+    "Gather",
+    "LookupSum",
+    "Positive",
+    "QuantizeInput",
+    "Select",
+    "Softmax",
+    "Step",
+    "TreeWalk",
+    "choose_layout",
+]

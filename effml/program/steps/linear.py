@@ -1,0 +1,188 @@
+"""Matrix products and element-wise scaling, in float32 or in integers, always in one declared order."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from effml.program.buffers import DTYPES
+from effml.program.cwriter import C_TYPES, block
+from effml.program.steps.base import Cost, Step
+
+__all__ = ["Affine", "Dense", "QuantizeInput"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dense(Step):
+    """``out[k] = bias[k] + sum_j weight[j, k] * x[columns[j]]``, added in the order j = 0, 1, ...
+
+    With a second input the sum starts from that buffer plus the bias.
+
+    Attributes
+    ----------
+    columns : int array (n_in,)
+    weight : float32 or int8 array (n_in, n_out)
+    bias : float32 or int32 array (n_out,)
+        Integer weights need an integer input and give an exact int32 sum.
+    """
+
+    kind: ClassVar[str] = "dense"
+
+    columns: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray
+
+    @property
+    def is_float(self) -> bool:
+        return self.weight.dtype == np.float32
+
+    def run(self, x, start=None):
+        dtype = np.float32 if self.is_float else np.int64
+        out = np.repeat(self.bias[None].astype(dtype), len(x), axis=0)
+        with np.errstate(invalid="ignore", over="ignore"):
+            if start is not None:
+                out = start.astype(dtype) + out
+            for column, row in zip(self.columns, self.weight.astype(dtype), strict=True):
+                out = out + x[:, column, None].astype(dtype) * row
+        return out.astype(DTYPES[self.output.dtype])
+
+    def cost(self):
+        n = self.weight.size
+        bits = self.weight.size * 8 * self.weight.itemsize + self.bias.size * 32
+        return Cost(
+            n_parameters=n + self.bias.size,
+            bits=bits,
+            operations=Counter(multiply=n, add=n),
+            variants=("float" if self.is_float else "int", *(("start",) if len(self.inputs) > 1 else ())),
+        )
+
+    def describe(self):
+        return f"{len(self.columns)} x {self.output.size} weights, {self.weight.dtype}"
+
+    def emit_c(self, c, ref):
+        tag, n, m = self.output.name, len(self.columns), self.output.size
+        out, cell = ref(self.output.name), C_TYPES[self.output.dtype]
+        c.uses_float |= self.is_float
+        start = f"{c.constant(f'{tag}_bias', self.bias, 'f32' if self.is_float else None)}[k]"
+        if len(self.inputs) > 1:
+            start = f"({cell}){ref(self.inputs[1])}[k] + {start}"
+        lines = ["unsigned j, k;", f"for (k = 0; k < {m}u; k++) {{", f"    {out}[k] = {start};", "}"]
+        if not n:
+            return block(lines)
+        weight = c.constant(f"{tag}_weight", self.weight, "f32" if self.is_float else "i8")
+        column = (
+            "j" if np.array_equal(self.columns, np.arange(n)) else f"{c.constant(f'{tag}_column', self.columns)}[j]"
+        )
+        index = f"{'(uint32_t)' if n * m > 65535 else ''}j * {m}u + k"
+        return block(
+            [
+                *lines,
+                f"for (j = 0; j < {n}u; j++) {{",
+                f"    const {cell} v = ({cell}){ref(self.inputs[0])}[{column}];",
+                f"    for (k = 0; k < {m}u; k++) {{",
+                f"        {out}[k] += v * {weight}[{index}];",
+                "    }",
+                "}",
+            ]
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Affine(Step):
+    """``out[k] = x[k] * scale[k] + offset[k]`` in float32.
+
+    Attributes
+    ----------
+    scale, offset : float32 array (n_out,)
+    broadcast : bool
+        The input has one element, which is read for every k.
+    """
+
+    kind: ClassVar[str] = "affine"
+
+    scale: np.ndarray
+    offset: np.ndarray
+    broadcast: bool = False
+
+    def run(self, x):
+        with np.errstate(invalid="ignore", over="ignore"):
+            return x.astype(np.float32) * self.scale.astype(np.float32) + self.offset.astype(np.float32)
+
+    def cost(self):
+        n = self.output.size
+        return Cost(n_parameters=2 * n, bits=64 * n, operations=Counter(multiply=n, add=n))
+
+    def emit_c(self, c, ref):
+        c.uses_float = True
+        n, tag = self.output.size, self.output.name
+        source = f"{ref(self.inputs[0])}[{'0' if self.broadcast else 'k'}]"
+        scale, offset = (
+            f"{c.constant(f'{tag}_{hint}', values[:1] if (values == values[0]).all() else values, 'f32')}"
+            + ("[0]" if (values == values[0]).all() else "[k]")
+            for hint, values in (("scale", self.scale), ("offset", self.offset))
+        )
+        line = f"{ref(tag)}[k] = (float){source} * {scale} + {offset};"
+        return block(["unsigned k;", f"for (k = 0; k < {n}u; k++) {{", f"    {line}", "}"])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class QuantizeInput(Step):
+    """``out[j] = clip(floor(x[columns[j]] * scale[j] + offset[j]), 0, largest)``; a NaN gives 0.
+
+    With scale 1 and offset 0 everywhere an integer input stays integer arithmetic.
+    """
+
+    kind: ClassVar[str] = "quantize_input"
+
+    columns: np.ndarray
+    scale: np.ndarray
+    offset: np.ndarray
+    largest: int
+
+    @property
+    def is_identity(self) -> bool:
+        return bool((self.scale == 1).all() and (self.offset == 0).all())
+
+    def run(self, x):
+        x = x[:, self.columns]
+        if not (self.is_identity and x.dtype.kind in "iu"):
+            with np.errstate(invalid="ignore", over="ignore"):
+                x = x.astype(np.float32) * self.scale.astype(np.float32) + self.offset.astype(np.float32)
+            x = np.where(x >= 0, x, np.float32(0))  # NaN compares false
+        return np.clip(x, 0, self.largest).astype(DTYPES[self.output.dtype])
+
+    @property
+    def n_states(self):
+        return np.full(self.output.size, self.largest + 1)
+
+    def cost(self):
+        n = self.output.size
+        if self.is_identity:
+            return Cost(operations=Counter(compare=2 * n), variants=("identity",))
+        operations = Counter(multiply=n, add=n, compare=2 * n)
+        return Cost(n_parameters=2 * n, bits=64 * n, operations=operations, variants=("float",))
+
+    def emit_c(self, c, ref):
+        n, tag = self.output.size, self.output.name
+        column = (
+            "j" if np.array_equal(self.columns, np.arange(n)) else f"{c.constant(f'{tag}_column', self.columns)}[j]"
+        )
+        raw = f"{ref(self.inputs[0])}[{column}]"
+        target, cell = f"{ref(tag)}[j]", C_TYPES[self.output.dtype]
+        input_type = c.input_type if self.inputs[0] == "x" else "float"
+        if self.is_identity and input_type != "float":
+            low = "" if input_type.startswith("u") else "v < 0 ? 0 : "
+            high = "" if input_type == "uint8_t" and self.largest >= 255 else f"v > {self.largest} ? {self.largest} : "
+            lines = [f"const {input_type} v = {raw};", f"{target} = ({cell})({low}{high}v);"]
+        else:
+            c.uses_float = True
+            if self.is_identity:
+                lines = [f"const float v = (float){raw} * 1.0f + 0.0f;"]
+            else:
+                scale = c.constant(f"{tag}_scale", self.scale, "f32")
+                offset = c.constant(f"{tag}_offset", self.offset, "f32")
+                lines = [f"const float v = (float){raw} * {scale}[j] + {offset}[j];"]
+            clipped = f"v > {self.largest}.0f ? {self.largest} : ({cell})v"
+            lines.append(f"{target} = ({cell})(v >= 0.0f ? ({clipped}) : 0);")
+        return block(["unsigned j;", f"for (j = 0; j < {n}u; j++) {{", *["    " + line for line in lines], "}"])

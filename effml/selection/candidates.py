@@ -1,0 +1,119 @@
+"""The families and settings that ``effml search`` tries when the user names none."""
+
+import math
+
+from effml.selection.budget import check_budget
+
+__all__ = ["default_candidates"]
+
+# Each level of effort adds to the one below.
+_CONTRAST_BITS = {0: (3, 8), 1: (2, 3, 4, 8), 2: (2, 3, 4, 5, 6, 8)}
+_LOG_PROB_BITS = {0: (), 1: (6,), 2: (4, 5, 6, 7, 8)}
+_MAX_BINS = {0: (8, None), 1: (4, 8, None), 2: (4, 8, 16, None)}
+_LEAVES = {
+    0: (8, 64, 512),
+    1: (4, 8, 16, 32, 64, 128, 256, 512),
+    2: (2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024),
+}
+_REGULARISATION = {0: (1.0,), 1: (1.0,), 2: (0.1, 1.0, 10.0)}
+
+_BYTES_PER_LEAF = 2  # below what any layout of a tree needs: a bound, so that nothing feasible is dropped
+_BYTES_PER_WEIGHT = 4  # float32
+
+
+def default_candidates(
+    *,
+    budget,
+    n_classes,
+    n_features,
+    categorical=(),
+    missing=False,
+    class_weight=None,
+    random_state=None,
+    effort=1,
+):
+    """Candidates for :class:`~effml.selection.BudgetSearchCV` that cover the sizes a budget allows.
+
+    Naive Bayes and tree-augmented naive Bayes over number formats and bin counts, decision trees over leaf counts, and
+    a scaled logistic regression. Settings whose constants alone exceed the flash budget are left out; the smallest of
+    each family always stays, so that a search that finds nothing can say how small it got.
+
+    Parameters
+    ----------
+    budget : dict, str or None
+        As in BudgetSearchCV.
+    n_classes, n_features : int
+        Of the table to learn.
+    categorical : sequence of column names or indices, default=()
+        Columns that hold categories. The Bayesian classifiers take them as they are; where there are some, decision
+        trees and logistic regression, which need numbers, are left out.
+    missing : bool, default=False
+        Whether values are missing. Logistic regression, which has no answer to that, is then left out.
+    class_weight : dict, "balanced" or None, default=None
+        Passed to every candidate.
+    random_state : int or None, default=None
+        Passed to the candidates that draw random numbers.
+    effort : {0, 1, 2}, default=1
+        How finely the settings are sampled.
+
+    Returns
+    -------
+    candidates : list of (name, estimator, param_grid)
+
+    Raises
+    ------
+    ValueError
+        If `effort` is not 0, 1 or 2, a count is below its least value, or the budget is malformed.
+
+    Examples
+    --------
+    >>> from effml.selection import default_candidates
+    >>> [name for name, _, _ in default_candidates(budget="flash=4KiB", n_classes=3, n_features=16)]
+    ['naive_bayes', 'tan', 'tree', 'logistic']
+    """
+    if effort not in _MAX_BINS:
+        raise ValueError(f"effort must be 0, 1 or 2, got {effort!r}")
+    if n_classes < 2 or n_features < 1:
+        raise ValueError(f"n_classes must be at least 2 and n_features at least 1, got {n_classes} and {n_features}")
+    flash = check_budget(budget).get("flash_bytes", math.inf)
+    candidates = _bayesian(categorical, class_weight, random_state, effort)
+    if len(categorical) == 0:
+        candidates.append(_tree(flash, class_weight, random_state, effort))
+        if not missing:
+            candidates += _logistic(flash, n_classes, n_features, class_weight, effort)
+    return candidates
+
+
+def _bayesian(categorical, class_weight, random_state, effort):
+    from effml.bayes import NaiveBayesClassifier, TANClassifier
+
+    shared = {"class_weight": class_weight, "categorical_features": list(categorical) or None}
+    bins = list(_MAX_BINS[effort])
+    grid = [{"n_bits": list(_CONTRAST_BITS[effort]), "max_bins": bins}]
+    if _LOG_PROB_BITS[effort]:
+        grid.append({"n_bits": list(_LOG_PROB_BITS[effort]), "integer_bits": ["auto"], "max_bins": bins})
+    return [
+        ("naive_bayes", NaiveBayesClassifier(**shared), grid),
+        ("tan", TANClassifier(**shared, random_state=random_state), grid),
+    ]
+
+
+def _tree(flash, class_weight, random_state, effort):
+    from sklearn.tree import DecisionTreeClassifier
+
+    smallest, *others = _LEAVES[effort]
+    leaves = [smallest] + [n for n in others if n * _BYTES_PER_LEAF <= flash]
+    tree = DecisionTreeClassifier(class_weight=class_weight, random_state=random_state)
+    return "tree", tree, {"max_leaf_nodes": leaves}
+
+
+def _logistic(flash, n_classes, n_features, class_weight, effort):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    n_outputs = 1 if n_classes == 2 else n_classes
+    if n_outputs * (n_features + 1) * _BYTES_PER_WEIGHT > flash:
+        return []
+    model = make_pipeline(StandardScaler(), LogisticRegression(class_weight=class_weight, max_iter=200))
+    return [("logistic", model, {"logisticregression__C": list(_REGULARISATION[effort])})]

@@ -1,0 +1,254 @@
+"""The commands as a user meets them: what comes out, exit codes, and one clear sentence for each wrong input."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+pd = pytest.importorskip("pandas")
+
+from effml.cli import app  # noqa: E402
+from effml.persistence import load_model  # noqa: E402
+
+QUICK = ["--effort", "0", "--cv", "2", "--jobs", "1"]
+
+
+@pytest.fixture(scope="module")
+def frame():
+    """Two informative columns, a category, noise; three classes."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 300)
+    return pd.DataFrame(
+        {
+            "size": np.round(y + rng.normal(0, 0.4, 300), 3),
+            "count": rng.poisson(3 * y + 1),
+            "colour": np.array(["red", "green", "blue"])[(y + (rng.random(300) < 0.3)) % 3],
+            "noise": rng.integers(0, 200, 300),
+            "label": np.array(["low", "mid", "high"])[y],
+        }
+    )
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run a command in an empty folder; return exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def invoke(*arguments):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return invoke
+
+
+def refused(result, message, exit_code=2):
+    """Whether a command ended with this code and one sentence on stderr."""
+    assert result.exit_code == exit_code, result.output
+    sentence = result.stderr.strip().splitlines()[-1]
+    assert re.search(message, sentence), result.stderr
+    assert "Traceback" not in result.output
+    return True
+
+
+# ------------------------------------------------------------ what works
+
+
+def test_search_writes_model_and_proves_it_equal(run, frame, tmp_path):
+    frame.to_csv("data.csv", index=False)
+    result = run("search", "data.csv", "--target", "label", "--budget", "flash=2KiB", "--out", "build", *QUICK)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"C and Python predict the same label on 75 of 75 held-out rows \(float32 input", result.stdout)
+    assert re.search(r"colour +category +3 levels: 'blue', 'green', 'red'", result.stdout)
+    assert sorted(path.name for path in (tmp_path / "build").iterdir()) == ["model.c", "model.h", "model.skops"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["build", "data.csv"]
+    model = load_model("build/model.skops")
+    assert model.score(frame.drop(columns="label"), frame["label"]) > 0.8
+
+
+def test_integer_table_gets_an_integer_model(run, frame):
+    frame[["count", "noise", "label"]].to_csv("data.csv", index=False)
+    result = run("search", "data.csv", "--target", "label", *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "(uint8 input" in result.stdout
+
+
+def test_groups_time_order_and_weights(run, frame):
+    frame.assign(who=np.arange(300) % 12).to_csv("data.csv", index=False)
+    base = ("search", "data.csv", "--target", "label", *QUICK)
+    by_group = run(*base, "--group-column", "who")
+    assert by_group.exit_code == 0, by_group.output
+    assert "whole groups held out" in by_group.stdout
+    by_time = run(*base, "--time-ordered", "--drop", "who")
+    assert by_time.exit_code == 0, by_time.output
+    assert "last rows held out" in by_time.stdout
+    weighed = run(*base, "--scoring", "f1_macro", "--class-weight", "balanced")
+    assert weighed.exit_code == 0, weighed.output
+    assert "held-out f1_macro" in weighed.stdout
+
+
+def test_missing_cells_and_empty_columns_are_fine(run, frame):
+    holes = frame.assign(empty=np.nan)
+    holes.loc[::7, "size"] = np.nan
+    holes.loc[::11, "colour"] = np.nan
+    holes.loc[::50, "label"] = np.nan
+    holes.to_csv("data.csv", index=False)
+    result = run("search", "data.csv", "--target", "label", *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "note: column 'empty' has no value at all and was left out" in result.stderr
+    assert "note: 6 rows without a label (column 'label') were dropped" in result.stderr
+    assert re.search(r"on (\d+) of \1 held-out rows", result.stdout)
+
+
+HOSTILE = ['he said "hi"', "*/ int main(void) { return 1; } /*", "back\\slash ??/", "// é %s {}"]
+
+
+def test_labels_and_names_with_quotes_and_comment_signs(run, frame):
+    hostile = frame.assign(label=np.array(HOSTILE)[np.arange(300) % 4], colour=np.array(HOSTILE)[frame["count"] % 4])
+    hostile = hostile.rename(columns={"size": 'the "size" */'})
+    hostile.to_csv("data.csv", index=False)
+    result = run("search", "data.csv", "--target", "label", *QUICK)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"on (\d+) of \1 held-out rows", result.stdout)
+    assert set(load_model("effml-model/model.skops").classes_) == set(HOSTILE)
+
+
+def test_result_depends_on_neither_run_nor_jobs(run, frame, tmp_path):
+    frame.to_csv("data.csv", index=False)
+    for out, jobs in (("first", 1), ("again", 1), ("parallel", 2)):
+        base = ("search", "data.csv", "--target", "label", "--effort", "0", "--cv", "2", "--budget", "flash=2KiB")
+        assert run(*base, "--out", out, "--jobs", jobs).exit_code == 0
+    first, again, parallel = ((tmp_path / out / "model.c").read_bytes() for out in ("first", "again", "parallel"))
+    assert first == again == parallel
+
+
+def test_export_and_inspect(run, frame, tmp_path):
+    frame.to_csv("data.csv", index=False)
+    assert run("search", "data.csv", "--target", "label", "--budget", "flash=2KiB", *QUICK).exit_code == 0
+    result = run("export", "effml-model/model.skops", "--out", "firmware", "--name", "gesture")
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in (tmp_path / "firmware").iterdir()) == ["gesture.c", "gesture.h"]
+    assert "gesture_" in (tmp_path / "firmware" / "gesture.h").read_text()
+    result = run("inspect", "effml-model/model.skops")
+    assert result.exit_code == 0, result.output
+    assert "4 features, 3 classes" in result.stdout
+    for word in ("flash bytes (compiled, -Os)", "RAM bytes", "operations a prediction", "parent", "colour"):
+        assert word in result.stdout
+
+
+def test_demo_runs_from_nothing(run, tmp_path):
+    result = run("demo", *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "C and Python predict the same label on 449 of 449 held-out rows (uint8 input" in result.stdout
+    assert sorted(path.name for path in (tmp_path / "effml-demo").iterdir()) == ["model.c", "model.h", "model.skops"]
+
+
+def test_help_is_quick_and_lists_commands():
+    result = subprocess.run([sys.executable, "-m", "effml.cli", "--help"], capture_output=True, text=True, check=True)
+    for command in ("demo", "search", "export", "inspect"):
+        assert command in result.stdout
+
+
+# ------------------------------------------------------------ what is refused
+
+
+def search(run, *arguments):
+    return run("search", "data.csv", "--target", "label", *QUICK, *arguments)
+
+
+def test_wrong_input_file_is_missing(run):
+    assert refused(search(run), "There is no file 'data.csv'")
+
+
+def test_wrong_input_target_is_missing(run, frame):
+    frame.to_csv("data.csv", index=False)
+    assert refused(run("search", "data.csv", "--target", "lable"), "no column 'lable'; did you mean 'label'")
+
+
+def test_wrong_input_one_class(run, frame):
+    frame.assign(label="same").to_csv("data.csv", index=False)
+    assert refused(search(run), "has one class only, 'same'")
+
+
+def test_wrong_input_only_an_empty_column(run, frame):
+    frame[["label"]].assign(empty=np.nan).to_csv("data.csv", index=False)
+    assert refused(search(run), "There is no feature column left")
+
+
+def test_wrong_input_text_where_numbers_were(run, frame):
+    frame.assign(size=frame["size"].astype(object).where(np.arange(300) != 17, "n/k")).to_csv("data.csv", index=False)
+    assert refused(search(run), r"Column 'size' holds numbers, but 1 of its 300 cells are text \(row 18: 'n/k'\)")
+    assert search(run, "--missing", "n/k").exit_code == 0
+
+
+def test_wrong_input_budget_of_ten_bytes(run, frame, tmp_path):
+    frame.to_csv("data.csv", index=False)
+    result = search(run, "--budget", "flash=10")
+    assert refused(
+        result, r"[Nn]o candidate fits the budget flash_bytes=10; the smallest is \w+.* with flash_bytes=\d+", 3
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [("flash=4Kib,flash=2", "given twice"), ("flesh=4KiB", "unknown quantity 'flesh'"), ("4KiB", "not of the form")],
+)
+def test_wrong_input_budget_that_cannot_be_read(run, budget, message):
+    assert refused(search(run, "--budget", budget), message)
+
+
+@pytest.mark.parametrize("out", ["data.csv/below", "/proc/effml"])
+def test_wrong_input_unwritable_folder(run, frame, out, tmp_path):
+    frame.to_csv("data.csv", index=False)
+    assert refused(search(run, "--out", out), "--out .* cannot be written")
+    assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
+
+
+@pytest.mark.parametrize("name", ["2fast", "a-b", "int", "é", ""])
+def test_wrong_input_name_is_no_c_identifier(run, frame, name, tmp_path):
+    frame.to_csv("data.csv", index=False)
+    assert refused(search(run, "--name", name), f"name='{name}' is (no C identifier|reserved)")
+    assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["export", "--out", "firmware"]])
+def test_wrong_input_corrupt_model_file(run, command, tmp_path):
+    (tmp_path / "model.skops").write_bytes(b"PK\x03\x04 and then nonsense")
+    assert refused(run(*command, "model.skops"), r"'model\.skops' is damaged or no model file")
+    assert refused(run(*command, "other.skops"), r"There is no model file 'other\.skops'")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.skops"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--scoring", "precission"], "--scoring 'precission' is no scorer"),
+        (["--test-size", "1.5"], "--test-size 1.5 must lie between 0 and 1"),
+        (["--jobs", "0"], "--jobs 0 must be"),
+        (["--input-dtype", "uint8"], "--input-dtype uint8: column 'size' holds"),
+        (["--group-column", "colour", "--time-ordered"], "cannot be combined"),
+    ],
+)
+def test_wrong_options(run, frame, arguments, message):
+    frame.to_csv("data.csv", index=False)
+    assert refused(search(run, *arguments), message)
+
+
+def test_failure_in_a_real_process_has_no_traceback(tmp_path):
+    command = [sys.executable, "-m", "effml.cli", "search", "no.csv", "--target", "y"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert result.stderr.strip() == "effml: There is no file 'no.csv'."
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_search_without_pandas_says_what_to_install(run, frame, monkeypatch):
+    frame.to_csv("data.csv", index=False)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    assert refused(search(run), r"needs pandas: pip install 'effml\[csv\]'")

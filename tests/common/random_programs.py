@@ -1,0 +1,197 @@
+"""Random programs over every step, layout and input type: what the properties of exported C are checked on."""
+
+import numpy as np
+
+from effml.program import Buffer, InputSpec, Output, Program
+from effml.program.buffers import INPUT_DTYPES, smallest_unsigned
+from effml.program.steps import (
+    Affine,
+    ArgBest,
+    Bin,
+    Dense,
+    Gather,
+    LookupSum,
+    Positive,
+    QuantizeInput,
+    Select,
+    Softmax,
+    TreeWalk,
+)
+
+
+def inputs(n):
+    return tuple(InputSpec(f"x{k}") for k in range(n))
+
+
+def random_bin(rng, n_columns, dtype, *, max_cuts=6, n_raw=None):
+    """Return a Bin step over the raw row: edges and exact values mixed, some columns skipped or read twice."""
+    dtype = np.dtype(dtype)
+    parts = []
+    for _ in range(n_columns):
+        n = int(rng.integers(0, max_cuts + 1))
+        by_value = bool(rng.random() < 0.4)
+        if by_value and rng.random() < 0.5:
+            cuts = np.arange(n)
+        elif dtype.kind == "f":
+            cuts = np.unique(rng.normal(size=n).astype(dtype))
+        else:
+            info = np.iinfo(dtype)
+            cuts = np.unique(rng.integers(max(info.min, -300), min(info.max, 300), size=n))
+        n = len(cuts)
+        codes = None if rng.random() < 0.6 else rng.integers(0, n + 2, size=n + 1)
+        missing = n + 1 if codes is None and not by_value else int(rng.integers(0, n + 2))
+        if by_value:
+            missing = n if codes is None else int(codes[-1])
+        parts.append((int(rng.integers(0, n_raw or n_columns)), by_value, cuts, codes, missing))
+    largest = max(max(part[4], len(part[2]) + 1) for part in parts)
+    return Bin.of(parts, Buffer("code", smallest_unsigned(largest), n_columns), dtype=dtype)
+
+
+def random_lookup(rng, states, n_out, *, n_bits, layout, parents=False, start=True, source="code"):
+    """Return a LookupSum over codes with the given numbers of states."""
+    n = len(states)
+    parent = np.array([int(rng.integers(-1, k)) if parents and k else -1 for k in range(n)])
+    rows = int((states * np.where(parent >= 0, states[parent], 1)).sum())
+    if layout == "float":
+        table = rng.normal(size=(rows, n_out)).astype(np.float32)
+        first = rng.normal(size=n_out).astype(np.float32) if start else None
+        dtype = "f32"
+    else:
+        table = rng.integers(0, 2**n_bits, size=(rows, n_out)).astype(np.uint8)
+        first = rng.integers(0, 2**n_bits, size=n_out).astype(np.uint8) if start else None
+        dtype = smallest_unsigned((n + 1) * (2**n_bits - 1))
+    return LookupSum(
+        inputs=(source,),
+        output=Buffer("scores", dtype, n_out),
+        states=states,
+        parents=parent,
+        table=table,
+        start=first,
+        n_bits=32 if layout == "float" else n_bits,
+        layout=layout,
+    )
+
+
+def classifier(rng, *, dtype, n_columns, n_out, n_bits, layout, parents, start=True, max_cuts=6):
+    """Return bin -> lookup sum -> best class, with probabilities."""
+    binned = random_bin(rng, n_columns, dtype, max_cuts=max_cuts)
+    # some features know fewer states than the codes that can occur: those are unseen
+    states = np.array([max(1, len(part[3]) + int(rng.integers(0, 2))) for part in binned.parts()], dtype=np.int64)
+    scores = random_lookup(rng, states, n_out, n_bits=n_bits, layout=layout, parents=parents, start=start)
+    best = ArgBest(
+        inputs=("scores",),
+        output=Buffer("label", smallest_unsigned(n_out - 1), 1),
+        n_inputs=n_out,
+        largest=bool(rng.random() < 0.5),
+    )
+    scaled = Affine(
+        inputs=("scores",),
+        output=Buffer("scaled", "f32", n_out),
+        scale=np.full(n_out, 0.125, dtype=np.float32),
+        offset=rng.normal(size=n_out).astype(np.float32),
+    )
+    proba = Softmax(inputs=("scaled",), output=Buffer("proba", "f32", n_out))
+    return Program(
+        inputs=inputs(n_columns),
+        input_dtype=dtype,
+        steps=(binned, scores, best, scaled, proba),
+        outputs={"label": Output("label"), "score": Output("scores"), "proba": Output("proba")},
+        classes=tuple(f"class {k}" for k in range(n_out)),
+    )
+
+
+def random_tree(rng, n_raw, dtype, n_splits):
+    """Return one TreeWalk on the raw row and the table of its leaves."""
+    dtype = np.dtype(dtype)
+    children = np.full((n_splits, 2), -1, dtype=np.int64)
+    open_ends = [(0, 0), (0, 1)] if n_splits else []
+    for node in range(1, n_splits):
+        parent, side = open_ends.pop(int(rng.integers(len(open_ends))))
+        children[parent, side] = node
+        open_ends += [(node, 0), (node, 1)]
+    for leaf, (parent, side) in enumerate(open_ends):
+        children[parent, side] = ~leaf
+    if dtype.kind == "f":
+        threshold = rng.normal(size=n_splits).astype(dtype)
+        threshold[rng.random(n_splits) < 0.2] = -0.0
+    else:
+        info = np.iinfo(dtype)
+        threshold = rng.integers(max(info.min, -300), min(info.max, 300), size=n_splits).astype(dtype)
+    step = TreeWalk(
+        inputs=("x",),
+        output=Buffer("leaf", smallest_unsigned(max(n_splits, 1)), 1),
+        feature=rng.integers(0, n_raw, size=n_splits),
+        threshold=threshold,
+        children=children,
+        missing_right=rng.random(n_splits) < 0.5,
+    )
+    return step, max(n_splits + 1, 1)
+
+
+def tree_program(rng, *, dtype, n_columns, n_splits, n_out):
+    """Return tree -> label and probabilities."""
+    walk, n_leaves = random_tree(rng, n_columns, dtype, n_splits)
+    label = Gather(
+        inputs=("leaf",),
+        output=Buffer("label", smallest_unsigned(n_out - 1), 1),
+        table=rng.integers(0, n_out, size=(n_leaves, 1)),
+    )
+    proba = Gather(
+        inputs=("leaf",), output=Buffer("proba", "f32", n_out), table=rng.random((n_leaves, n_out)).astype(np.float32)
+    )
+    return Program(
+        inputs=inputs(n_columns),
+        input_dtype=dtype,
+        steps=(walk, label, proba),
+        outputs={"label": Output("label"), "proba": Output("proba")},
+        classes=tuple(range(n_out)),
+    )
+
+
+def linear_program(rng, *, dtype, n_columns, n_out, integer):
+    """Return select or quantise -> dense -> best class (or sign) -> probabilities."""
+    chosen = rng.permutation(n_columns)[: int(rng.integers(1, n_columns + 1))]
+    n = len(chosen)
+    if integer:
+        identity = bool(rng.random() < 0.5)
+        first = QuantizeInput(
+            inputs=("x",),
+            output=Buffer("q", "u8", n),
+            columns=chosen,
+            scale=np.ones(n, np.float32) if identity else rng.uniform(0.5, 40, n).astype(np.float32),
+            offset=np.zeros(n, np.float32) if identity else rng.normal(size=n).astype(np.float32) * 30,
+            largest=int(rng.choice([15, 127, 255])),
+        )
+        weight = rng.integers(-127, 128, size=(n, n_out)).astype(np.int8)
+        bias = rng.integers(-(2**20), 2**20, size=n_out).astype(np.int32)
+    else:
+        first = Select(inputs=("x",), output=Buffer("q", INPUT_DTYPES[dtype], n), columns=chosen)
+        weight = rng.normal(size=(n, n_out)).astype(np.float32)
+        bias = rng.normal(size=n_out).astype(np.float32)
+    dense = Dense(
+        inputs=("q",),
+        output=Buffer("scores", "i32" if integer else "f32", n_out),
+        columns=np.arange(n),
+        weight=weight,
+        bias=bias,
+    )
+    label = (
+        Positive(inputs=("scores",), output=Buffer("label", "u8", 1))
+        if n_out == 1
+        else ArgBest(inputs=("scores",), output=Buffer("label", "u8", 1), n_inputs=n_out)
+    )
+    scaled = Affine(
+        inputs=("scores",),
+        output=Buffer("scaled", "f32", max(n_out, 2)),
+        scale=np.linspace(0, 1e-3, max(n_out, 2)).astype(np.float32),
+        offset=np.zeros(max(n_out, 2), np.float32),
+        broadcast=n_out == 1,
+    )
+    proba = Softmax(inputs=("scaled",), output=Buffer("proba", "f32", max(n_out, 2)))
+    return Program(
+        inputs=inputs(n_columns),
+        input_dtype=dtype,
+        steps=(first, dense, label, scaled, proba),
+        outputs={"label": Output("label"), "score": Output("scores"), "proba": Output("proba")},
+        classes=tuple(range(max(n_out, 2))),
+    )

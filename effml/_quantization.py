@@ -15,6 +15,7 @@ import numpy as np
 __all__ = ["MAX_BITS", "ContrastFormat", "FixedPointFormat", "table_format_of"]
 
 MAX_BITS = 8
+MAX_INTEGER_BITS = 16
 
 # Shifts of a row of contrasts that are tried, in steps; the unshifted row first, so that it wins ties.
 _PHASES = (0.0, 0.125, -0.125, 0.25, -0.25, 0.375, -0.375, 0.5)

@@ -2,7 +2,7 @@
 
 import numpy as np
 from sklearn.utils import compute_class_weight
-from sklearn.utils.validation import _check_sample_weight, check_consistent_length
+from sklearn.utils.validation import _check_sample_weight, _num_samples
 
 __all__ = ["check_weights", "class_factors"]
 
@@ -25,8 +25,7 @@ def check_weights(sample_weight, X):
     """
     if sample_weight is None:
         return None
-    check_consistent_length(X, *([] if np.isscalar(sample_weight) else [sample_weight]))
-    rows = np.empty((len(X) if hasattr(X, "__len__") else X.shape[0], 1))
+    rows = np.empty((_num_samples(X), 1))  # X itself may be a table of text
     weights = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
     if not weights.any():
         raise ValueError("sample_weight must have at least one positive entry, all are zero")

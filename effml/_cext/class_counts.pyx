@@ -30,15 +30,19 @@ cdef void copy_block(
     Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_features,
 ) noexcept nogil:
     # 64 rows x 64 features at a time: both sides of the transposition stay in the first-level cache.
-    cdef Py_ssize_t f0, f, k
-    cdef int32_t limit
-    cdef code_t code
+    cdef Py_ssize_t f0, f, k, n_rows = end - begin, step = codes.strides[1]
+    cdef const char* rows[64]
+    cdef int32_t limit, code
+    cdef code_t* column
+    for k in range(n_rows):
+        rows[k] = <const char*>&codes[order[begin + k], 0]
     for f0 in range(0, n_features, 64):
         for f in range(f0, min(n_features, f0 + 64)):
             limit = n_states[f]
-            for k in range(begin, end):
-                code = codes[order[k], f]
-                out[f, k] = code if code < limit else <code_t>limit
+            column = &out[f, begin]
+            for k in range(n_rows):
+                code = (<const code_t*>(rows[k] + f * step))[0]
+                column[k] = <code_t>(code if code < limit else limit)
 
 
 def state_counts(

@@ -54,7 +54,6 @@ def available_kernels():
 cdef struct Layout:
     const int32_t* first
     const int32_t* stop
-    const int32_t* run_end
     int dropped        # index of the dropped state of feature 0 in a row of margins
     bint incomplete    # some feature has missing codes
     int n_features
@@ -71,13 +70,10 @@ cdef inline bint has_missing(const Layout* layout, int f) noexcept nogil:
     return layout.stop[f] != layout.first[f + 1]
 
 
-cdef void fill_layout(
-    Layout* layout, const int32_t[::1] first, const int32_t[::1] stop, const int32_t[::1] run_end
-) noexcept:
+cdef void fill_layout(Layout* layout, const int32_t[::1] first, const int32_t[::1] stop) noexcept:
     cdef int f
     layout.first = &first[0]
     layout.stop = &stop[0]
-    layout.run_end = &run_end[0]
     layout.n_features = <int>stop.shape[0]
     layout.dropped = first[layout.n_features] + COUNT_B_PAD
     layout.incomplete = False
@@ -86,47 +82,22 @@ cdef void fill_layout(
             layout.incomplete = True
 
 
-cdef inline void add_run(
-    const count_t* row, count_t own, const double* table, int n_columns, bint missing, int length, double* out,
-) noexcept nogil:
-    """add_cells for `length` features of n_columns states each (and a column of missing rows), side by side."""
-    cdef int g, b
-    cdef count_t rest
-    cdef double total
-    for g in range(length):
-        rest = own
-        total = 0
-        for b in range(n_columns):
-            rest = rest - row[b]
-            total = total + xlogx(row[b], table)
-        if missing:
-            rest = rest - row[n_columns]
-        out[g] += total + xlogx(rest, table)
-        row = row + n_columns + missing
-
-
 cdef void add_cells(
     const count_t* row, count_t own, const double* table, const Layout* layout, int begin, int end, double* out,
 ) noexcept nogil:
     """out[g] += sum over the states b of g of n(a, b) log n(a, b), for one state a seen `own` times."""
-    cdef int g = begin, length, n_columns
-    cdef const count_t* cells
-    while g < end:
-        length = min(layout.run_end[g], end) - g
-        n_columns = layout.stop[g] - layout.first[g]
-        cells = row + layout.first[g]
-        # The constants let the compiler unroll: most features of small models have few states.
+    cdef int g, b
+    cdef count_t rest
+    cdef double total
+    for g in range(begin, end):
+        rest = own
+        total = 0
+        for b in range(layout.first[g], layout.stop[g]):
+            rest = rest - row[b]
+            total = total + xlogx(row[b], table)
         if has_missing(layout, g):
-            add_run(cells, own, table, n_columns, True, length, out + g)
-        elif n_columns == 1:
-            add_run(cells, own, table, 1, False, length, out + g)
-        elif n_columns == 2:
-            add_run(cells, own, table, 2, False, length, out + g)
-        elif n_columns == 3:
-            add_run(cells, own, table, 3, False, length, out + g)
-        else:
-            add_run(cells, own, table, n_columns, False, length, out + g)
-        g = g + length
+            rest = rest - row[layout.stop[g]]
+        out[g] += total + xlogx(rest, table)
 
 
 cdef void subtract_own_margin(
@@ -172,11 +143,16 @@ cdef struct Tally:
     double* n_present
 
 
-cdef inline void start_tally(count_t* taken, const Layout* layout, const Tally* tally) noexcept nogil:
-    memset(
-        taken + layout.first[tally.begin], 0,
-        (layout.first[tally.end] - layout.first[tally.begin]) * sizeof(count_t),
-    )
+cdef inline Tally start_tally(int f, int begin, int end, double[:, ::1] out, double[:, ::1] n_present) noexcept nogil:
+    cdef Tally tally = Tally(f, max(f + 1, begin), end, &out[f, 0], NULL)
+    if n_present.shape[0] > 0:
+        tally.n_present = &n_present[f, 0]
+    return tally
+
+
+cdef inline void clear(count_t* row, const Layout* layout, const Tally* tally) noexcept nogil:
+    cdef int begin = layout.first[tally.begin]
+    memset(row + begin, 0, (layout.first[tally.end] - begin) * sizeof(count_t))
 
 
 cdef void tally_state(
@@ -221,84 +197,103 @@ cdef void finish_tally(
 # Kernel 1: bit columns
 
 
+cdef inline int64_t column_stride(int64_t n) noexcept nogil:
+    return (n + 511) // 512 * 8
+
+
 cdef void set_bits(
-    const code_t* codes, int64_t n, const int32_t* state_of_column, int first, int last, uint64_t* bits, int64_t stride,
+    const code_t[:, ::1] columns, Py_ssize_t f, int64_t begin, int64_t end, const int32_t* state_of_column,
+    int first, int last, uint64_t* bits,
 ) noexcept nogil:
-    """The bit columns of one feature within one class."""
-    cdef int64_t word
+    """The bit columns of one feature within one class: rows begin..end - 1."""
+    cdef int64_t word, stride = column_stride(end - begin)
     cdef int column, length
+    cdef const code_t* codes
     for column in range(first, last):
         for word in range(stride):
-            length = <int>min(64, n - 64 * word)
+            length = <int>min(64, end - begin - 64 * word)
             if length <= 0:
                 bits[column * stride + word] = 0
-            elif code_t is uint8_t:
-                bits[column * stride + word] = equal_bits_u8(codes + 64 * word, length, <uint8_t>state_of_column[column])
+                continue
+            codes = &columns[f, begin + 64 * word]
+            if code_t is uint8_t:
+                bits[column * stride + word] = equal_bits_u8(codes, length, <uint8_t>state_of_column[column])
             else:
-                bits[column * stride + word] = equal_bits_u16(
-                    codes + 64 * word, length, <uint16_t>state_of_column[column]
-                )
+                bits[column * stride + word] = equal_bits_u16(codes, length, <uint16_t>state_of_column[column])
+
+
+cdef void popcount_feature(
+    count_kernel count, const uint64_t* bits, int64_t n_words, int64_t stride, int32_t* scratch, int64_t width,
+    const int32_t* margin, int32_t class_total, const double* table, const Layout* layout, const Tally* tally,
+) noexcept nogil:
+    cdef int32_t* taken = scratch + COUNT_A_MAX * width
+    cdef const int32_t* zeros = taken + width
+    cdef int k, n_a, a = layout.first[tally.f]
+    cdef int b = layout.first[tally.begin]
+    cdef int n_b = layout.first[tally.end] - b
+    clear(taken, layout, tally)
+    while a < layout.first[tally.f + 1]:
+        n_a = min(COUNT_A_MAX, layout.first[tally.f + 1] - a)
+        count(bits + a * stride, n_a, bits + b * stride, n_b, n_words, stride, scratch + b, width)
+        for k in range(n_a):
+            tally_state(scratch + k * width, a + k, taken, margin, class_total, table, layout, tally)
+        a = a + n_a
+    finish_tally(scratch, taken, zeros, margin, class_total, table, layout, tally)
 
 
 cdef void popcount_task(
-    count_kernel count, const uint64_t* bits, int64_t n_words, int64_t stride, int32_t* scratch, int64_t width,
-    const int32_t* margin, int32_t class_total, const double* table, const Layout* layout,
-    int f, int begin, int end, double* out, double* n_present,
+    const int32_t* task, count_kernel count, const uint64_t* bits, const int64_t[::1] bit_start,
+    const int64_t[::1] class_start, const int32_t[:, ::1] margins, int32_t* scratch, const double* table,
+    const Layout* layout, double[:, ::1] out, double[:, ::1] n_present,
 ) noexcept nogil:
-    cdef Tally tally = Tally(f, begin, end, out, n_present)
-    cdef int32_t* taken = scratch + COUNT_A_MAX * width
-    cdef const int32_t* zeros = taken + width
-    cdef int a, k, n_a
-    cdef int b = layout.first[begin]
-    cdef int n_b = layout.first[end] - b
-    start_tally(taken, layout, &tally)
-    a = layout.first[f]
-    while a < layout.first[f + 1]:
-        n_a = min(COUNT_A_MAX, layout.first[f + 1] - a)
-        count(bits + a * stride, n_a, bits + b * stride, n_b, n_words, stride, scratch + b, width)
-        for k in range(n_a):
-            tally_state(scratch + k * width, a + k, taken, margin, class_total, table, layout, &tally)
-        a = a + n_a
-    finish_tally(scratch, taken, zeros, margin, class_total, table, layout, &tally)
+    """Features task[0]..task[1] - 1 against task[2]..task[3] - 1: these columns of a class stay in cache meanwhile."""
+    cdef Py_ssize_t c
+    cdef int f
+    cdef int64_t n, n_words
+    cdef Tally tally
+    for c in range(margins.shape[0]):
+        n = class_start[c + 1] - class_start[c]
+        n_words = (n + 63) // 64
+        for f in range(task[0], task[1]):
+            tally = start_tally(f, task[2], task[3], out, n_present)
+            if tally.begin < tally.end and n > 0:
+                popcount_feature(
+                    count, bits + bit_start[c], n_words, column_stride(n), scratch, margins.shape[1], &margins[c, 0],
+                    <int32_t>n, table, layout, &tally,
+                )
 
 
 def popcount_pairs(
     const code_t[:, ::1] columns, const int32_t[::1] feature, const int64_t[::1] class_start,
-    const int32_t[::1] state_of_column,
-    const int32_t[::1] first, const int32_t[::1] stop, const int32_t[::1] run_end, const int32_t[:, ::1] margins, const double[::1] table,
-    const int32_t[:, ::1] tasks, double[:, ::1] out, double[:, ::1] n_present, int kernel, int n_threads,
+    const int32_t[::1] state_of_column, const int32_t[::1] first, const int32_t[::1] stop,
+    const int32_t[:, ::1] margins, const double[::1] table, const int32_t[:, ::1] tasks, double[:, ::1] out,
+    double[:, ::1] n_present, int kernel, int n_threads,
 ):
-    """Add to out[f, g] the sums of n log n of the pairs named by tasks (f, begin, end), by AND and popcount."""
+    """Add to out[f, g], f < g, the sums of n log n over the classes given, by AND and popcount.
+
+    tasks (f_begin, f_end, g_begin, g_end) name blocks of pairs; a pair is in one task at most.
+    """
     cdef count_kernel count = find_kernel(kernel)
-    cdef Py_ssize_t c, t, f, n_classes = margins.shape[0], n_tasks = tasks.shape[0], n_bit_features
-    cdef int64_t n, n_words, stride, width = margins.shape[1], longest = np.max(np.diff(class_start), initial=0)
+    cdef Py_ssize_t c, t, k, n_classes = margins.shape[0], n_features = np.max(tasks[:, 3], initial=0)
+    cdef int64_t n_columns = first[n_features] + COUNT_B_PAD
     cdef Layout layout
-    cdef bint pairwise = n_present.shape[0] > 0
-    fill_layout(&layout, first, stop, run_end)
-    n_bit_features = np.max(tasks[:, 2], initial=0)
-    cdef uint64_t[::1] bits = np.zeros(
-        (first[n_bit_features] + COUNT_B_PAD) * ((longest + 511) // 512 * 8), dtype=np.uint64
-    )
-    cdef int32_t[:, ::1] scratch = np.zeros((n_threads, (COUNT_A_MAX + 2) * width), dtype=np.int32)
-    if bits.shape[0] == 0 or n_tasks == 0:
-        return
+    fill_layout(&layout, first, stop)
+    cdef int64_t[::1] bit_start = np.zeros(n_classes + 1, dtype=np.int64)
+    for c in range(n_classes):
+        bit_start[c + 1] = bit_start[c] + n_columns * column_stride(class_start[c + 1] - class_start[c])
+    cdef uint64_t[::1] bits = np.empty(bit_start[n_classes] + 1, dtype=np.uint64)
+    cdef int32_t[:, ::1] scratch = np.zeros((n_threads, (COUNT_A_MAX + 2) * margins.shape[1]), dtype=np.int32)
     with nogil:
-        for c in range(n_classes):
-            n = class_start[c + 1] - class_start[c]
-            if n == 0:
-                continue
-            n_words = (n + 63) // 64
-            stride = (n_words + 7) // 8 * 8
-            for f in prange(n_bit_features, num_threads=n_threads, schedule="static"):
-                set_bits(
-                    &columns[feature[f], class_start[c]], n, &state_of_column[0], first[f], first[f + 1], &bits[0], stride
-                )
-            for t in prange(n_tasks, num_threads=n_threads, schedule="dynamic"):
-                popcount_task(
-                    count, &bits[0], n_words, stride, &scratch[threadid(), 0], width, &margins[c, 0], <int32_t>n,
-                    &table[0], &layout, tasks[t, 0], tasks[t, 1], tasks[t, 2], &out[tasks[t, 0], 0],
-                    &n_present[tasks[t, 0], 0] if pairwise else NULL,
-                )
+        for k in prange(n_classes * n_features, num_threads=n_threads, schedule="static"):
+            set_bits(
+                columns, feature[k % n_features], class_start[k // n_features], class_start[k // n_features + 1],
+                &state_of_column[0], first[k % n_features], first[k % n_features + 1], &bits[bit_start[k // n_features]]
+            )
+        for t in prange(tasks.shape[0], num_threads=n_threads, schedule="dynamic"):
+            popcount_task(
+                &tasks[t, 0], count, &bits[0], bit_start, class_start, margins, &scratch[threadid(), 0], &table[0],
+                &layout, out, n_present,
+            )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -314,7 +309,7 @@ cdef struct RowLists:
     int64_t* group_cursor
     int64_t* group_from
     int32_t* group_row
-
+    const int64_t* cells_start  # one entry a class: where its groups start when several classes are stored
 
 cdef inline uint64_t other_bits(const code_t* codes, int n, int value) noexcept nogil:
     """Bit k: codes[k] != value."""
@@ -345,7 +340,7 @@ cdef void measure_rows(
 cdef void list_rows(
     const code_t[:, ::1] columns, const int32_t[::1] feature, int64_t offset, int64_t n,
     const int32_t[::1] dropped_state, const int32_t[::1] state_start, const int32_t[::1] column_of_state,
-    int n_skipped, RowLists* lists, id_t* ids,
+    int n_skipped, RowLists lists, id_t* ids,
 ) noexcept nogil:
     """Fill the lists of one class; the first n_skipped features get groups, but no place in the rows."""
     cdef Py_ssize_t f
@@ -373,24 +368,22 @@ cdef void list_rows(
                 lists.group_from[g] = lists.cursor[r]
 
 
-cdef void rows_task(
+cdef void rows_feature(
     const RowLists* lists, const id_t* ids, const double* weights, count_t* row, int64_t width, const count_t* margin,
-    count_t class_total, const double* table, const Layout* layout, int f, int begin, int end, double* out,
-    double* n_present,
+    count_t class_total, const double* table, const Layout* layout, const Tally* tally,
 ) noexcept nogil:
-    cdef Tally tally = Tally(f, begin, end, out, n_present)
     cdef count_t* taken = row + width
     cdef const count_t* zeros = taken + width
     cdef int a
     cdef int64_t g, k, stop
     cdef double weight
-    start_tally(taken, layout, &tally)
-    for a in range(layout.first[f], layout.first[f + 1]):
-        start_tally(row, layout, &tally)
+    clear(taken, layout, tally)
+    for a in range(layout.first[tally.f], layout.first[tally.f + 1]):
+        clear(row, layout, tally)
         for g in range(lists.group_start[a], lists.group_start[a + 1]):
+            k = lists.group_from[g]
             stop = lists.row_start[lists.group_row[g] + 1]
             if count_t is int32_t:
-                k = lists.group_from[g]
                 while k + 4 <= stop:
                     row[ids[k]] += 1
                     row[ids[k + 1]] += 1
@@ -402,57 +395,88 @@ cdef void rows_task(
                     k = k + 1
             else:
                 weight = weights[lists.group_row[g]]
-                for k in range(lists.group_from[g], stop):
+                while k < stop:
                     row[ids[k]] += weight
-        tally_state(row, a, taken, margin, class_total, table, layout, &tally)
-    finish_tally(row, taken, zeros, margin, class_total, table, layout, &tally)
+                    k = k + 1
+        tally_state(row, a, taken, margin, class_total, table, layout, tally)
+    finish_tally(row, taken, zeros, margin, class_total, table, layout, tally)
+
+
+cdef void rows_task(
+    int f_begin, int f_end, int n_skipped, const RowLists* all_lists, const id_t* ids, const int64_t[::1] ids_start,
+    const int64_t[::1] class_start, const double[::1] weights, const count_t[:, ::1] margins,
+    const double[::1] class_totals, count_t* scratch, const double* table, const Layout* layout,
+    double[:, ::1] out, double[:, ::1] n_present,
+) noexcept nogil:
+    """Features f_begin..f_end - 1 against all later ones from n_skipped on, class by class."""
+    cdef Py_ssize_t c
+    cdef int f
+    cdef Tally tally
+    cdef RowLists lists
+    for c in range(margins.shape[0]):
+        lists = lists_of_class(all_lists, c, class_start, layout)
+        for f in range(f_begin, f_end):
+            tally = start_tally(f, n_skipped, layout.n_features, out, n_present)
+            if tally.begin < tally.end and class_start[c] < class_start[c + 1]:
+                rows_feature(
+                    &lists, ids + ids_start[c], &weights[0] + class_start[c], scratch, margins.shape[1],
+                    &margins[c, 0], <count_t>class_totals[c], table, layout, &tally,
+                )
+
+
+cdef inline RowLists lists_of_class(
+    const RowLists* lists, Py_ssize_t c, const int64_t[::1] class_start, const Layout* layout
+) noexcept nogil:
+    """The lists of all classes lie one after the other; positions in group_* and ids count from the class's own."""
+    cdef int64_t rows = class_start[c] - class_start[0] + c
+    cdef int64_t groups = c * (layout.first[layout.n_features] + 1)
+    cdef int64_t cells = lists.cells_start[c]
+    return RowLists(
+        lists.row_start + rows, lists.cursor + rows, lists.group_start + groups, lists.group_cursor + groups,
+        lists.group_from + cells, lists.group_row + cells, lists.cells_start,
+    )
 
 
 def row_pairs(
     const code_t[:, ::1] columns, const int32_t[::1] feature, const int64_t[::1] class_start,
     const int32_t[::1] dropped_state, const int32_t[::1] state_start, const int32_t[::1] column_of_state,
-    const int32_t[::1] first, const int32_t[::1] stop, const int32_t[::1] run_end, const int32_t[:, ::1] row_counts, const count_t[:, ::1] margins,
+    const int32_t[::1] first, const int32_t[::1] stop, const int32_t[:, ::1] row_counts, const count_t[:, ::1] margins,
     const double[::1] class_totals, const double[::1] weights, const double[::1] table, int n_skipped,
-    id_t[::1] ids, double[:, ::1] out, double[:, ::1] n_present, int n_threads,
+    id_t[::1] ids, double[:, ::1] out, double[:, ::1] n_present, int features_per_task, int n_threads,
 ):
-    """Add to out[f, g] the sums of n log n of all pairs f < g with g >= n_skipped, from lists of columns by row.
+    """Add to out[f, g] the sums of n log n of all pairs f < g, g >= n_skipped, over the classes given, by row lists.
 
-    row_counts are the margins in rows; margins the same, or in weights. ids is work space for the largest class.
+    row_counts are the margins in rows; margins the same, or in weights. ids is work space for the entries of all rows.
     """
-    cdef Py_ssize_t c, f, n_features = columns.shape[0]
-    cdef int n_columns = first[n_features]
-    cdef int64_t n, width = margins.shape[1], a
-    cdef int64_t longest = np.max(np.diff(class_start), initial=0)
-    cdef int64_t n_cells = np.max(np.sum(row_counts[:, :n_columns], axis=1, dtype=np.int64), initial=0)
-    cdef bint pairwise = n_present.shape[0] > 0
+    cdef int n_features = <int>feature.shape[0], n_columns = first[n_features]
+    cdef Py_ssize_t c, t, a, n_classes = margins.shape[0]
+    cdef int64_t n_rows = class_start[n_classes] - class_start[0] + n_classes
+    cells = np.sum(row_counts[:, :n_columns], axis=1, dtype=np.int64)
+    listed = np.sum(row_counts[:, first[n_skipped] : n_columns], axis=1, dtype=np.int64)
+    cdef int64_t[::1] cells_start = np.concatenate(([0], np.cumsum(cells)))
+    cdef int64_t[::1] ids_start = np.concatenate(([0], np.cumsum(listed)))
+    cdef int64_t[::1] row_start = np.empty(n_rows, dtype=np.int64), cursor = np.empty(n_rows, dtype=np.int64)
+    group_sizes = np.concatenate((np.zeros((n_classes, 1), dtype=np.int64), row_counts[:, :n_columns]), axis=1)
+    cdef int64_t[:, ::1] group_start = np.cumsum(group_sizes, axis=1), group_cursor = np.copy(group_start)
+    cdef int64_t[::1] group_from = np.empty(cells_start[n_classes] + 1, dtype=np.int64)
+    cdef int32_t[::1] group_row = np.empty(cells_start[n_classes] + 1, dtype=np.int32)
+    cdef count_t[:, ::1] scratch = np.zeros((n_threads, 3 * margins.shape[1]), dtype=np.asarray(margins).dtype)
     cdef Layout layout
-    cdef RowLists lists
-    fill_layout(&layout, first, stop, run_end)
-    cdef int64_t[::1] row_start = np.empty(longest + 1, dtype=np.int64), cursor = np.empty(longest + 1, dtype=np.int64)
-    cdef int64_t[::1] group_start = np.zeros(n_columns + 1, dtype=np.int64)
-    cdef int64_t[::1] group_cursor = np.empty(n_columns + 1, dtype=np.int64)
-    cdef int64_t[::1] group_from = np.empty(n_cells + 1, dtype=np.int64)
-    cdef int32_t[::1] group_row = np.empty(n_cells + 1, dtype=np.int32)
-    cdef count_t[:, ::1] scratch = np.zeros((n_threads, 3 * width), dtype=np.asarray(margins).dtype)
-    lists = RowLists(
-        &row_start[0], &cursor[0], &group_start[0], &group_cursor[0], &group_from[0], &group_row[0]
+    cdef RowLists lists = RowLists(
+        &row_start[0], &cursor[0], &group_start[0, 0], &group_cursor[0, 0], &group_from[0], &group_row[0],
+        &cells_start[0],
     )
+    fill_layout(&layout, first, stop)
     with nogil:
-        for c in range(margins.shape[0]):
-            n = class_start[c + 1] - class_start[c]
-            if n == 0:
-                continue
-            for a in range(n_columns):
-                group_cursor[a] = group_start[a]
-                group_start[a + 1] = group_start[a] + row_counts[c, a]
+        for c in prange(n_classes, num_threads=n_threads, schedule="dynamic"):
             list_rows(
-                columns, feature, class_start[c], n, dropped_state, state_start, column_of_state, n_skipped,
-                &lists, &ids[0],
+                columns, feature, class_start[c], class_start[c + 1] - class_start[c], dropped_state, state_start,
+                column_of_state, n_skipped, lists_of_class(&lists, c, class_start, &layout), &ids[ids_start[c]],
             )
-            for f in prange(n_features, num_threads=n_threads, schedule="dynamic"):
-                if max(f + 1, n_skipped) < n_features:
-                    rows_task(
-                        &lists, &ids[0], &weights[0] + class_start[c], &scratch[threadid(), 0], width, &margins[c, 0],
-                        <count_t>class_totals[c], &table[0], &layout, <int>f, <int>max(f + 1, n_skipped),
-                        <int>n_features, &out[f, 0], &n_present[f, 0] if pairwise else NULL,
-                    )
+        for t in prange((n_features + features_per_task - 1) // features_per_task, num_threads=n_threads,
+                        schedule="dynamic"):
+            rows_task(
+                <int>t * features_per_task, min(n_features, <int>(t + 1) * features_per_task), n_skipped, &lists,
+                &ids[0], ids_start, class_start, weights, margins, class_totals, &scratch[threadid(), 0], &table[0],
+                &layout, out, n_present,
+            )

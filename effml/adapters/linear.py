@@ -33,6 +33,7 @@ def logistic_regression(est, frame: Frame) -> None:
         label = builder.add(ArgBest, "label", label_type, 1, inputs=(scores,), n_inputs=n_classes)
         proba = builder.add(Softmax, "proba", "f32", n_classes, inputs=(scores,))
     builder.outputs = {"label": Output(label), "score": Output(scores), "proba": Output(proba)}
+    builder.describe_missing("gives class 0; impute before the call")
     builder.classes = tuple(np.asarray(est.classes_).tolist())
     builder.notes.append(
         "float32 model: a row whose two best scores are closer than float32 rounding may get the other label; "

@@ -183,6 +183,11 @@ def column_transformer(transformer, frame) -> Frame:
         parts[name] = [] if isinstance(part, str) and part == "drop" else _part(transformer, part, chosen, frame)
     for name in transformer.output_indices_:
         columns += parts.get(name, [])
+    if all(not column.links and not column.is_discrete for column in frame.columns):
+        read = {column.source for column in columns}
+        for column in frame.columns:
+            if column.source not in read:
+                frame.builder.mark_unused(column.source)
     return frame.with_columns(columns)
 
 

@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted
 
 from effml.adapters.linear import raw_linear_form
-from effml.program.buffers import RAW, Output, smallest_unsigned
+from effml.program.buffers import Output, smallest_unsigned
 from effml.program.frame import LoweringError
 from effml.program.steps import Affine, ArgBest, Bin, Dense, LookupSum, Positive, QuantizeInput, Softmax
 
@@ -84,16 +84,12 @@ class QuantizedLinearClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimat
     def _quantize(self, fitted, X_calib):
         from effml.export import lower
 
-        program = lower(fitted)
-        rows = program.encode(X_calib)
-        if len(rows) == 0 or not np.isfinite(rows).all():
-            raise ValueError("X_calib must hold at least one row and no missing or infinite values")
         self.estimator_ = fitted
         self.classes_ = fitted.classes_
         self.n_features_in_ = fitted.n_features_in_
         if hasattr(fitted, "feature_names_in_"):
             self.feature_names_in_ = fitted.feature_names_in_
-        self.program_ = _integer_program(fitted, rows, self.weight_bits, self.activation_bits)
+        self.program_ = _best_program(fitted, X_calib, lower(fitted), self.weight_bits, self.activation_bits)
         return self
 
     def predict(self, X):
@@ -118,7 +114,23 @@ def quantize_linear(est, X_calib, *, weight_bits=8, activation_bits=8) -> Quanti
     return model._quantize(est, X_calib)
 
 
-def _integer_program(est, rows, weight_bits, activation_bits):
+# Shares of the largest weight at which weights are clipped: a few extreme ones need not set the step of all others.
+_CLIPS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08)
+_MAX_CALIBRATION_ROWS = 5000
+
+
+def _best_program(est, X, program, weight_bits, activation_bits):
+    """Return the integer Program, over the clips, whose labels agree most often with the float model's."""
+    rows = program.encode(X)
+    if len(rows) == 0 or not np.isfinite(rows).all():
+        raise ValueError("X_calib must hold at least one row and no missing or infinite values")
+    some = rows[:: -(-len(rows) // _MAX_CALIBRATION_ROWS)]
+    expected = program.run(some)["label"]
+    candidates = [_integer_program(est, rows, weight_bits, activation_bits, clip) for clip in _CLIPS]
+    return max(candidates, key=lambda c: int((c.run(some)["label"] == expected).sum()))
+
+
+def _integer_program(est, rows, weight_bits, activation_bits, clip):
     """Return the integer Program of a fitted linear model, ranges taken from raw float32 rows."""
     from effml.export import frame_of
 
@@ -130,8 +142,8 @@ def _integer_program(est, rows, weight_bits, activation_bits):
     rounding = np.where((scale == 1) & (offset == 0), 0.0, 0.5)
     bias = bias - ((offset - rounding)[:, None] * weight).sum(axis=0)
     n_out, top = len(bias), 2 ** (weight_bits - 1) - 1
-    spread = [np.ptp(table) / 2 for _, table in tables]
-    step = max([np.abs(weight).max(initial=0.0) / top, *(s / top for s in spread), 1e-30])
+    highest = max([np.abs(weight).max(initial=0.0), *(np.abs(table).max() for _, table in tables), 1e-30])
+    step = clip * highest / top
     total = np.round(bias / step)
     scores = None
     if tables:
@@ -142,20 +154,17 @@ def _integer_program(est, rows, weight_bits, activation_bits):
             len(tables),
             parts=[column.bin_part() for column, _ in tables],
         )
-        integers = [np.round(table / step) for _, table in tables]
+        integers = [np.clip(np.round(table / step), -top, top) for _, table in tables]
         total += sum(table.min() for table in integers)
-        flat = np.concatenate([table - table.min() for table in integers]).astype(np.uint8)
-        states = np.array([len(table) for table in integers], dtype=np.int64)  # the unseen level has a row of its own
-        dtype = smallest_unsigned(int(sum((table - table.min()).max() for table in integers)))
         scores = builder.add(
             LookupSum,
             "levels_sum",
-            dtype,
+            smallest_unsigned(int(sum(np.ptp(table) for table in integers))),
             n_out,
             inputs=(codes,),
-            states=states,
+            states=np.array([len(table) for table in integers], dtype=np.int64),  # the unseen level has its own row
             parents=np.full(len(tables), -1),
-            table=flat,
+            table=np.concatenate([table - table.min() for table in integers]).astype(np.uint8),
             start=None,
             n_bits=8,
             layout="byte",
@@ -179,7 +188,7 @@ def _integer_program(est, rows, weight_bits, activation_bits):
         n_out,
         inputs=(quantised,) if scores is None else (quantised, scores),
         columns=np.arange(len(sources)),
-        weight=np.round(weight / step).astype(np.int8),
+        weight=np.clip(np.round(weight / step), -top, top).astype(np.int8),
         bias=total.astype(np.int32),
     )
     _add_outputs(builder, scores, step, len(final.classes_))

@@ -42,6 +42,7 @@ def decision_tree(est, frame: Frame) -> None:
     label = builder.add(Gather, "label", label_type, 1, inputs=(leaf,), table=labels)
     proba = builder.add(Gather, "proba", "f32", len(est.classes_), inputs=(leaf,), table=proba)
     builder.outputs = {"label": Output(label), "proba": Output(proba)}
+    builder.describe_missing("goes where the tree sends missing values; right where training saw none")
     builder.classes = tuple(np.asarray(est.classes_).tolist())
 
 

@@ -1,21 +1,22 @@
 """What naive Bayes and TAN share: table -> codes -> counts -> log tables -> number format -> score table."""
 
 from numbers import Integral, Real
+from typing import ClassVar
 
 import numpy as np
 from joblib import effective_n_jobs
 from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
-from sklearn.utils import _safe_indexing, column_or_1d, get_tags
+from sklearn.utils import get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.multiclass import _check_partial_fit_first_call
+from sklearn.utils.validation import check_is_fitted
 
-from effml._columns import encode_table, learn_categories, resolve_categorical
 from effml._quantization import MAX_BITS, MAX_INTEGER_BITS, table_format_of
-from effml._validation import check_weights, class_factors
+from effml._validation import class_factors
 from effml.bayes import encoding
+from effml.bayes._reader import CodesReader
 from effml.bayes.interop import from_pgmpy, to_pgmpy
 from effml.bayes.parameters import log_conditionals, log_prior, n_parameters
 from effml.bayes.rounding import round_tables
@@ -41,10 +42,10 @@ def _can_partial_fit(estimator):
     return True
 
 
-class BayesNetClassifier(ClassifierMixin, BaseEstimator):
+class BayesNetClassifier(CodesReader, ClassifierMixin, BaseEstimator):
     """Base class; subclasses define the parameters in ``__init__`` and `_learn_parents`."""
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: ClassVar[dict] = {
         "objective": [StrOptions({"likelihood"})],
         "alpha": [Interval(Real, 0, None, closed="neither")],
         "n_bits": [None, Interval(Integral, 1, MAX_BITS, closed="both")],
@@ -157,6 +158,7 @@ class BayesNetClassifier(ClassifierMixin, BaseEstimator):
         else:
             values = self._values(X)
             if self.discretizer_ is None:
+                self._check_levels(values)
                 encoding.check_states(values, self.n_states_, self._names())
             codes = encoding.as_codes(values, self.n_states_)
             self._count(codes, y_index, weights)
@@ -177,51 +179,11 @@ class BayesNetClassifier(ClassifierMixin, BaseEstimator):
         is_float = self.n_bits is None and self.integer_bits is None
         return (None if is_float else kind), fixed_point
 
-    def _check_rows(self, X, y, sample_weight, *, reset):
-        """Return X, y and the weights (None for none) without rows of weight 0; X is a table or numeric matrix."""
-        if self.discretizer is None:
-            X, y = self._read_codes(X, y, reset=reset)
-        else:
-            self.categories_ = None
-            X, y = validate_data(self, X, y, reset=reset, skip_check_array=True)
-        y = column_or_1d(y, warn=True)
-        check_classification_targets(y)
-        check_consistent_length(X, y)
-        weights = check_weights(sample_weight, X)
-        if weights is not None and not weights.all():
-            kept = np.flatnonzero(weights)
-            X, y, weights = _safe_indexing(X, kept), y[kept], weights[kept]
-        return X, y, weights
-
     def _with_class_weight(self, y_index, weights):
         if self.class_weight is None:
             return weights
         factors = class_factors(self.class_weight, self.classes_, y_index, weights)
         return factors[y_index] if weights is None else weights * factors[y_index]
-
-    def _first_codes(self, X):
-        """Settle the number of states and return the codes of the training rows."""
-        values = self._values(X)
-        declared = None if self.discretizer_ is None else encoding.declared_states(self.discretizer_)
-        if self.n_states is None and declared is not None:
-            self.n_states_ = declared
-        else:
-            n_states = self.n_states
-            if self.discretizer_ is None and self.categories_ is not None:
-                n_states = self._states_of_categories(values)
-            self.n_states_ = encoding.infer_states(values, n_states, self._names())
-        return encoding.as_codes(values, self.n_states_)
-
-    def _states_of_categories(self, values):
-        """Return the number of states where some columns have levels: n_states is about the other columns."""
-        is_code = np.array([levels is None for levels in self.categories_])
-        n_states = np.array([1 if levels is None else max(len(levels), 1) for levels in self.categories_])
-        given = self.n_states
-        if given is not None and np.ndim(given):
-            given = np.asarray(given)[is_code] if len(given) == len(is_code) else given
-        names = [name for name, code in zip(self._names(), is_code, strict=True) if code]
-        n_states[is_code] = encoding.infer_states(values[:, is_code], given, names)
-        return n_states
 
     def _start(self, codes, y_index, weights):
         self.parents_ = self._learn_parents(codes, y_index, weights)
@@ -350,44 +312,6 @@ class BayesNetClassifier(ClassifierMixin, BaseEstimator):
         codes = self._codes(X)
         scores = self._score_table.scores(codes, n_threads=effective_n_jobs(self.n_jobs)).astype(np.float64)
         return scores if self.scale_ is None else scores * self.scale_
-
-    def _codes(self, X):
-        check_is_fitted(self)
-        if self.discretizer_ is None:
-            X = self._read_codes(X, reset=False)
-        else:
-            validate_data(self, X, reset=False, skip_check_array=True)
-        return encoding.as_codes(self._values(X), self.n_states_)
-
-    # -- reading tables -----------------------------------------------------------------------------------------------
-
-    def _values(self, X):
-        """Return codes as numbers, NaN where missing."""
-        if self.discretizer_ is None:
-            return X
-        values = encoding.discretize(self.discretizer_, X)
-        if self.missing == "error" and np.isnan(values).any():
-            raise ValueError("X has missing values, which missing='error' forbids")
-        return values
-
-    def _read_codes(self, X, y="no_validation", *, reset):
-        """Return X (and y) validated as a numeric matrix; columns with levels become codes, unknown levels -1."""
-        if reset:
-            is_categorical = resolve_categorical(X, self.categorical_features)
-            self.categories_ = learn_categories(X, is_categorical) if is_categorical.any() else None
-        finite = "allow-nan" if self.missing == "drop" else True
-        if self.categories_ is None:
-            return validate_data(self, X, y, reset=reset, dtype="numeric", ensure_all_finite=finite)
-        out = validate_data(self, X, y, reset=reset, skip_check_array=True)
-        table, *rest = out if isinstance(out, tuple) else (out,)
-        values = encode_table(table, self.categories_, dtype=np.float64)
-        if self.missing == "error" and np.isnan(values).any():
-            raise ValueError("X has missing values, which missing='error' forbids")
-        return (values, *rest) if rest else values
-
-    def _names(self):
-        names = getattr(self, "feature_names_in_", None)
-        return [f"feature {i}" for i in range(self.n_features_in_)] if names is None else list(names)
 
     def _learn_parents(self, codes, y_index, weights):
         raise NotImplementedError

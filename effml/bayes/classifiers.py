@@ -10,6 +10,8 @@ G. Schindler, H. Froening, F. Pernkopf, "On Resource-Efficient Bayesian Network 
 ICPR 2020.
 """
 
+from typing import ClassVar
+
 import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
@@ -225,7 +227,7 @@ class TANClassifier(BayesNetClassifier):
     ([-1, 2, 0, 2], [0, 1, 2])
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: ClassVar[dict] = {
         **BayesNetClassifier._parameter_constraints,
         "structure": [StrOptions({"cmi", "random"}), "array-like"],
         "random_state": ["random_state"],

@@ -95,19 +95,35 @@ def infer_states(values, n_states, names):
 
 
 def check_states(values, n_states, names):
-    """Raise a ValueError naming the first value that is neither NaN nor an integer in [0, n_states)."""
-    with np.errstate(invalid="ignore"):
-        legal = np.isnan(values) | ((values >= 0) & (values < n_states) & (np.floor(values) == values))
-    if not legal.all():
-        row, column = np.argwhere(~legal)[0]
-        raise ValueError(
-            f"codes must be non-negative integers below n_states, but {names[column]} has the value "
-            f"{values[row, column]} in row {row} and n_states={n_states[column]}; set discretizer='mdlp' to have "
-            "numbers binned, or n_states to the number of states when fit does not see them all"
-        )
+    """Raise a ValueError naming the first value that is neither NaN nor an integer in [0, n_states).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> check_states(np.array([[1.0, np.nan], [2.0, 0.5]]), np.array([3, 2]), ["width", "height"])
+    Traceback (most recent call last):
+        ...
+    ValueError: codes must be integers from 0, but height is 0.5 in row 1; discretizer='mdlp' bins numbers
+    """
+    if (values < 0).any():
+        where = _first(values < 0, values, names)
+        raise ValueError(f"Negative values in data: codes must be integers from 0, but {where}")
+    if values.dtype.kind == "f":
+        fractional = (np.floor(values) != values) & ~np.isnan(values)
+        if fractional.any():
+            where = _first(fractional, values, names)
+            raise ValueError(f"codes must be integers from 0, but {where}; discretizer='mdlp' bins numbers")
+    if (values >= n_states).any():
+        where = _first(values >= n_states, values, names)
+        raise ValueError(f"{where}, too large for n_states={n_states.tolist()}; give n_states when fit sees only some")
     if n_states.max() > MAX_STATES:
-        column = int(n_states.argmax())
-        raise ValueError(f"{names[column]} has more than {MAX_STATES} states; set discretizer='mdlp' to have it binned")
+        name = names[int(n_states.argmax())]
+        raise ValueError(f"{name} has more than {MAX_STATES} states; discretizer='mdlp' bins numbers")
+
+
+def _first(mask, values, names):
+    row, column = np.argwhere(mask)[0]
+    return f"{names[column]} is {values[row, column]} in row {row}"
 
 
 def as_codes(values, n_states):

@@ -69,7 +69,7 @@ def from_pgmpy(estimator_class, network, class_name="class"):
     """Return a fitted classifier with the tables of a pgmpy network; see `BayesNetClassifier.from_pgmpy`."""
     names = [node for node in network.nodes if node != class_name]
     if len(names) == len(network.nodes) or not names:
-        raise ValueError(f"the network needs a node {class_name!r} and at least one other, it has {list(network.nodes)}")
+        raise ValueError(f"the network needs a node {class_name!r} and others, it has {list(network.nodes)}")
     parents = _parents(network, names, class_name)
     states = {node: _sorted_states(network.get_cpds(node), node) for node in (class_name, *names)}
     cardinalities = {node: len(values) for node, values in states.items()}

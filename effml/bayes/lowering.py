@@ -54,6 +54,7 @@ def lower_classifier(est, frame: Frame, *, layout: str = "auto") -> None:
         log_proba = builder.add(Affine, "log_score", "f32", n_classes, inputs=(scores,), scale=step, offset=zero)
     proba = builder.add(Softmax, "proba", "f32", n_classes, inputs=(log_proba,))
     builder.outputs = {"label": Output(label), "score": Output(scores, scale=scale), "proba": Output(proba)}
+    builder.describe_missing("the column is left out of the sums")
     builder.classes = tuple(np.asarray(est.classes_).tolist())
 
 

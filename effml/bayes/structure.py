@@ -1,41 +1,26 @@
 """Structure of tree-augmented naive Bayes: conditional mutual information, maximum spanning tree, counts of the tree.
 
-Symbols: n rows, D features with r_i states, C classes; n_abc is the number (or weight) of rows with X_i = a, X_j = b
-and class c, and a dot sums over an index. Friedman, Geiger and Goldszmidt, "Bayesian network classifiers", Machine
-Learning 29, 1997, after Chow and Liu, 1968, with
-
-    I(X_i; X_j | C) = sum_abc n_abc / n * log( n_abc n_..c / (n_a.c n_.bc) )
-                    = ( sum n_abc log n_abc - sum n_a.c log n_a.c - sum n_.bc log n_.bc + sum n_..c log n_..c ) / n
-
-so only sums of n log n are needed: the counts of one pair of features in one class live in cache and are never stored.
-
-Two kernels count. *popcount* keeps one bit per (row, state), rows sorted by class, and counts a pair of states by AND
-and popcount; its work is words x pairs of states, whatever the data. *rows* keeps for every row the list of its states
-other than the most common one of each feature and, for every state a, adds up the lists of the rows that hold a; its
-work is the number of pairs of such states over all rows, small for sparse data. Both leave out the most common state
-of a feature: what its cells hold follows from the margins. ``auto`` takes popcount for pairs within the features that
-are dense enough and rows for the rest (see `_n_dense`).
+Friedman, Geiger and Goldszmidt, "Bayesian network classifiers", Machine Learning 29, 1997, after Chow and Liu, 1968.
+Symbols: n rows, D features with r_i states each, C classes.
 """
 
-from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
 from joblib import effective_n_jobs
-from scipy.special import xlogy
 from sklearn.utils import check_random_state
 
-from effml._cext import class_counts, pair_counts
+from effml._cext import class_counts
+from effml.bayes._pair_information import (
+    INCREMENT_NS,
+    SORT_NS,
+    class_order,
+    class_sorted_columns,
+    pair_information,
+    worthwhile_threads,
+)
 
 __all__ = ["conditional_mutual_information", "chow_liu_parents", "random_parents", "check_parents", "joint_counts"]
-
-# Nanoseconds on one core of a 2.6 GHz Zen 4 (measured); only their ratio matters.
-_WORD_NS = {"portable": 0.8, "popcnt": 0.28, "avx2": 0.18, "avx512": 0.06}  # one AND + popcount of 64 rows
-_INCREMENT_NS = 0.6  # one pair of states of one row
-_LIST_NS = 3.0  # one entry of the row lists, made
-_CELL_NS = 0.7  # one n log n
-_THREAD_NS = 1e6  # less work than this per thread is done sooner by one thread
-_TILE_BYTES = 1 << 18  # bit columns of one tile: a quarter to a half of a second-level cache
 
 
 def conditional_mutual_information(
@@ -43,6 +28,7 @@ def conditional_mutual_information(
 ):
     """Return the class-conditional mutual information I(X_i; X_j | C) of all pairs of discrete features.
 
+    I(X_i; X_j | C) = sum over a, b, c of p(a, b, c) log[ p(a, b | c) / (p(a | c) p(b | c)) ].
     Relative frequencies without smoothing, natural logarithm, 0 log 0 = 0; what rounding makes negative is set to 0.
     The result is the same, bit for bit, for every `n_jobs`.
 
@@ -80,11 +66,13 @@ def conditional_mutual_information(
     Notes
     -----
     A pair uses the rows in which both features are present (pairwise deletion), for the joint counts and the margins
-    alike; a pair without such rows has 0. The diagonal uses the rows in which its feature is present.
+    alike; a pair without such rows has 0. The diagonal uses the rows in which its feature is present. With unequal
+    weights, the rounding error of a pair is 1e-15 or so times the total weight over the weight of the pair's rows,
+    and a pair with less than 1e-9 of all weight has 0.
 
-    Memory beyond the codes and the result: a copy of the codes, and for one class at a time, of n_c rows, either
-    ``sum(n_states) * n_c / 8`` bytes (popcount) or 14 to 16 bytes for every code that is not its feature's most common
-    one (rows).
+    Memory beyond the codes and the result: a copy of the codes and 128 MiB at most, or what a single class of n_c rows
+    needs if that is more: ``sum(n_states) * n_c / 8`` bytes (popcount), or 16 bytes for every code in it that is not
+    its feature's most common one (rows).
 
     Examples
     --------
@@ -105,271 +93,10 @@ def conditional_mutual_information(
         codes, y, weights = _drop_weightless(codes, y, weights)
     if weights is not None and method == "popcount":
         raise ValueError("method='popcount' counts rows; unequal sample_weight needs method='rows' or 'auto'.")
-    n_threads = effective_n_jobs(n_jobs)
-    table = _sort_by_class(codes, y, n_states, n_classes, weights, n_threads)
-    plan = _plan(table, method if weights is None else "rows")
-    return _pair_information(table, plan, n_threads)
+    return pair_information(codes, y, n_states, n_classes, weights, method, effective_n_jobs(n_jobs))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Phase 1: codes by feature, rows by class, states counted
-
-
-@dataclass(frozen=True)
-class _Table:
-    columns: np.ndarray  # (D, n) codes, rows sorted by class; a missing code is n_states[f]
-    class_start: np.ndarray  # (C + 1,) int64
-    weights: np.ndarray | None  # (n,) float64, rows sorted by class
-    state_start: np.ndarray  # (D + 1,) int32: feature f's n_states[f] + 1 entries in the next two
-    counts: np.ndarray  # (C, sum of n_states + 1) int32 rows, the last entry of a feature: missing
-    masses: np.ndarray  # the same in weights (float64), or counts itself
-
-    @property
-    def class_totals(self):
-        first = slice(self.state_start[0], self.state_start[1])
-        return self.masses[:, first].sum(axis=1).astype(np.float64)
-
-
-def _sort_by_class(codes, y, n_states, n_classes, weights, n_threads):
-    order, class_start = _class_order(y, n_classes)
-    columns = _class_sorted_columns(codes, order, n_states, n_threads)
-    state_start = np.concatenate(([0], np.cumsum(n_states + 1))).astype(np.int32)
-    counts = np.empty((n_classes, state_start[-1]), dtype=np.int32)
-    class_counts.state_counts(columns, class_start, state_start, counts, n_threads)
-    masses = counts
-    if weights is not None:
-        weights = weights[order]
-        masses = np.zeros(counts.shape)
-        class_counts.state_weights(columns, weights, class_start, state_start, masses, n_threads)
-    return _Table(columns, class_start, weights, state_start, counts, masses)
-
-
-def _class_order(y, n_classes):
-    """Stable order of the rows by class, and where each class starts."""
-    small = y.astype(np.uint16) if n_classes <= 1 << 16 else y  # numpy sorts 16-bit integers by radix
-    class_start = np.concatenate(([0], np.cumsum(np.bincount(y, minlength=n_classes)))).astype(np.int64)
-    return np.argsort(small, kind="stable").astype(np.int64, copy=False), class_start
-
-
-def _class_sorted_columns(codes, order, n_states, n_threads):
-    columns = np.empty(codes.shape[::-1], dtype=codes.dtype)
-    class_counts.class_sorted_columns(codes, order, n_states, columns, n_threads)
-    return columns
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Phase 2: which states get a column, which pairs are counted how
-
-
-@dataclass(frozen=True)
-class _Plan:
-    feature: np.ndarray  # (D,) int32: the order of the features from here on, the n_dense dense ones first
-    n_dense: int  # pairs within these features are counted by popcount, all others by rows
-    first: np.ndarray  # (D + 1,) int32: columns of a feature
-    stop: np.ndarray  # (D,) int32: first column of a feature that is not a state: the end, or its missing codes
-    run_end: np.ndarray  # (D,) int32: where the run of features with as many columns ends
-    state_of_column: np.ndarray  # (K,) int32
-    column_of_state: np.ndarray  # int32, indexed as _Table.counts; states without a column are never looked up
-    dropped_state: np.ndarray  # (D,) int32
-    margin_index: np.ndarray  # (K + padding + D,): columns of _Table.counts in the kernels' order
-    expected_ns: float
-
-
-def _plan(table, method):
-    n_states = np.diff(table.state_start) - 1
-    n_features = len(n_states)
-    owner = np.repeat(np.arange(n_features), n_states + 1)
-    state = np.arange(len(owner)) - table.state_start[owner]
-    totals = table.counts.sum(axis=0, dtype=np.int64)
-    dropped = _most_common_states(totals, state, owner, n_states, table.state_start)
-    has_column = (totals > 0) & (state != dropped[owner])
-    n_columns = np.bincount(owner[has_column], minlength=n_features)
-    n_others = np.diff(table.class_start)[:, None] - table.counts[:, table.state_start[:-1] + dropped]  # (C, D)
-
-    by_density = np.argsort(-n_others.sum(axis=0) / np.maximum(n_columns, 1), kind="stable")
-    n_dense, expected_ns = _n_dense(table.class_start, n_columns[by_density], n_others[:, by_density], method)
-    sparse = np.arange(n_features) >= n_dense
-    # Within both parts by number of columns: inner loops over the columns of a feature keep their length for long.
-    feature = by_density[np.lexsort((by_density, n_columns[by_density], sparse))].astype(np.int32)
-
-    rank = np.empty(n_features, dtype=np.intp)
-    rank[feature] = np.arange(n_features)
-    with_column = np.flatnonzero(has_column)
-    with_column = with_column[np.argsort(rank[owner[with_column]], kind="stable")]
-    column_of_state = np.full(len(owner), -1, dtype=np.int32)
-    column_of_state[with_column] = np.arange(len(with_column))
-    first = np.concatenate(([0], np.cumsum(n_columns[feature]))).astype(np.int32)
-    any_missing = totals[table.state_start[1:] - 1] > 0
-    padding = np.zeros(pair_counts.COLUMN_PADDING, dtype=np.intp)
-    return _Plan(
-        feature=feature,
-        n_dense=n_dense,
-        first=first,
-        stop=first[1:] - any_missing[feature].astype(np.int32),
-        run_end=_run_ends(n_columns[feature] * 2 + any_missing[feature]),
-        state_of_column=state[with_column].astype(np.int32),
-        column_of_state=column_of_state,
-        dropped_state=dropped[feature].astype(np.int32),
-        margin_index=np.concatenate((with_column, padding, (table.state_start[:-1] + dropped)[feature])),
-        expected_ns=expected_ns,
-    )
-
-
-def _run_ends(values):
-    last = np.append(np.flatnonzero(np.diff(values)), len(values) - 1)
-    return np.repeat(last + 1, np.diff(last, prepend=-1)).astype(np.int32)
-
-
-def _most_common_states(totals, state, owner, n_states, state_start):
-    """The first of the most common states of each feature; missing is no state."""
-    candidates = np.where(state < n_states[owner], totals, -1)
-    most = np.maximum.reduceat(candidates, state_start[:-1])
-    return np.minimum.reduceat(np.where(candidates == most[owner], state, len(state)), state_start[:-1])
-
-
-def _n_dense(class_start, n_columns, n_others, method):
-    """How many of the features, densest first, to count by popcount among themselves, and the nanoseconds expected.
-
-    Cost model: k dense features cost (pairs of their columns) x words; all other pairs of features f, g cost the rows
-    in which neither has its dropped state, estimated per class by n_f n_g / n_c, plus the making of the row lists.
-    """
-    class_sizes = np.diff(class_start)
-    n_words = np.sum((class_sizes + 511) // 512 * 8)
-    words_ns = _pairs_among_first(n_columns) * n_words * _WORD_NS[_best_kernel()]
-    share = n_others / np.sqrt(np.maximum(class_sizes, 1))[:, None]
-    pairs = _pairs_among_first(share).sum(axis=0)
-    rows_ns = (pairs[-1] - pairs) * _INCREMENT_NS + n_others.sum() * _LIST_NS
-    rows_ns[-1] = 0
-    n_features = len(n_columns)
-    n_dense = {"popcount": n_features, "rows": 0}.get(method, int(np.argmin(words_ns + rows_ns)))
-    n_cells = _pairs_among_first(n_columns + 1)[-1] * np.count_nonzero(class_sizes)
-    return n_dense, words_ns[n_dense] + rows_ns[n_dense] + n_cells * _CELL_NS
-
-
-def _pairs_among_first(x):
-    """Entry k of the last axis: sum of x_f x_g over f < g < k, for k = 0..D."""
-    x = np.concatenate((np.zeros((*x.shape[:-1], 1)), x), axis=-1)
-    return (np.cumsum(x, axis=-1) ** 2 - np.cumsum(x**2, axis=-1)) / 2
-
-
-def _best_kernel():
-    return pair_counts.available_kernels()[-1]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Phase 3: count, and put the sums together
-
-
-def _pair_information(table, plan, n_threads):
-    n_features = len(plan.feature)
-    n_threads = max(1, min(n_threads, int(plan.expected_ns / _THREAD_NS)))
-    incomplete = plan.stop != plan.first[1:]
-    sums = np.zeros((n_features, n_features))  # above the diagonal: sum n_abc log n_abc; all four sums if incomplete
-    n_present = np.zeros(sums.shape if incomplete.any() else (0, 0))
-    margins = np.ascontiguousarray(table.masses[:, plan.margin_index])
-    log_table = _n_log_n(int(np.diff(table.class_start).max()) if table.weights is None else 0)
-    if table.weights is None and plan.n_dense > 1:
-        _count_by_popcount(table, plan, margins, log_table, sums, n_present, n_threads)
-    if plan.n_dense < n_features:
-        _count_by_rows(table, plan, margins, log_table, sums, n_present, n_threads)
-    return _assemble(table, plan, sums, n_present, incomplete)
-
-
-def _n_log_n(largest):
-    numbers = np.arange(largest + 1, dtype=np.float64)
-    return xlogy(numbers, numbers)
-
-
-def _count_by_popcount(table, plan, margins, log_table, sums, n_present, n_threads):
-    words = (np.diff(table.class_start).max() + 511) // 512 * 8
-    pair_counts.popcount_pairs(
-        table.columns,
-        plan.feature,
-        table.class_start,
-        plan.state_of_column,
-        plan.first,
-        plan.stop,
-        plan.run_end,
-        margins,
-        log_table,
-        _tiles(plan.first, plan.n_dense, max(1, _TILE_BYTES // (8 * words))),
-        sums,
-        n_present,
-        pair_counts.KERNEL_NAMES.index(_best_kernel()),
-        n_threads,
-    )
-
-
-def _tiles(first, n_features, tile_columns):
-    """Tasks (f, begin, end): feature f against begin..end - 1, those of one cache-sized tile of columns in a row."""
-    tasks = []
-    begin = 0
-    while begin < n_features:
-        end = int(np.searchsorted(first, first[begin] + tile_columns, side="right")) - 1
-        end = min(max(end, begin + 1), n_features)
-        f = np.arange(end - 1)
-        tasks.append(np.column_stack((f, np.maximum(f + 1, begin), np.full(end - 1, end))))
-        begin = end
-    return np.concatenate(tasks).astype(np.int32)
-
-
-def _count_by_rows(table, plan, margins, log_table, sums, n_present, n_threads):
-    n_columns = plan.first[-1]
-    id_type = np.uint16 if n_columns <= 1 << 16 else np.uint32
-    row_counts = np.ascontiguousarray(table.counts[:, plan.margin_index])
-    listed = row_counts[:, plan.first[plan.n_dense] : n_columns].sum(axis=1, dtype=np.int64)
-    pair_counts.row_pairs(
-        table.columns,
-        plan.feature,
-        table.class_start,
-        plan.dropped_state,
-        table.state_start[plan.feature],
-        plan.column_of_state,
-        plan.first,
-        plan.stop,
-        plan.run_end,
-        row_counts,
-        margins,
-        table.class_totals,
-        np.zeros(len(table.columns[0])) if table.weights is None else table.weights,
-        log_table,
-        plan.n_dense,
-        np.empty(listed.max() + 1, dtype=id_type),
-        sums,
-        n_present,
-        n_threads,
-    )
-
-
-def _assemble(table, plan, sums, n_present, incomplete):
-    """I(X_i; X_j | C) and H(X_i | C) from the sums of n log n, in the caller's order of features."""
-    masses = table.masses
-    missing = masses[:, table.state_start[1:] - 1]  # (C, D)
-    present = table.class_totals[:, None] - missing
-    n_log_n = xlogy(masses, masses).sum(axis=0)
-    own = np.add.reduceat(n_log_n, table.state_start[:-1]) - n_log_n[table.state_start[1:] - 1]
-    total = table.class_totals.sum()
-
-    own_sorted = own[plan.feature]
-    all_classes = xlogy(table.class_totals, table.class_totals).sum()
-    information = (sums - own_sorted[:, None] - own_sorted + all_classes) / total
-    if incomplete.any():
-        pairs = incomplete[:, None] | incomplete
-        information[pairs] = np.divide(sums, n_present, where=n_present > 0, out=np.zeros_like(sums))[pairs]
-    information = np.triu(np.maximum(information, 0.0), 1)
-    result = np.empty_like(information)
-    result[np.ix_(plan.feature, plan.feature)] = information + information.T
-    n_own = present.sum(axis=0)
-    entropy = np.divide(xlogy(present, present).sum(axis=0) - own, n_own, where=n_own > 0, out=np.zeros(len(own)))
-    np.fill_diagonal(result, np.maximum(entropy, 0.0))
-    return result
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Trees
-
-
-def chow_liu_parents(weights, *, root=0):
+def chow_liu_parents(weights, *, root=0, connect=True):
     """Return the parent of each feature in the maximum spanning tree of `weights`, edges pointing away from `root`.
 
     Ties have one answer: edges are ordered by descending weight and, at equal weight, by (i, j) with i < j, lowest
@@ -383,11 +110,14 @@ def chow_liu_parents(weights, *, root=0):
         Symmetric finite weights, such as the conditional mutual information. The diagonal is not read.
     root : int, default=0
         Feature without a parent.
+    connect : bool, default=True
+        False leaves out the edges of weight 0 or less, which cost parameters and tell nothing: the result is a forest,
+        and in each further tree the feature that would have hung on such an edge is the root.
 
     Returns
     -------
     parents : ndarray of shape (n_features,), int64
-        Parent of each feature, -1 for the root.
+        Parent of each feature, -1 for the root (or roots).
 
     Raises
     ------
@@ -415,7 +145,8 @@ def chow_liu_parents(weights, *, root=0):
     n_features = len(weights)
     if not isinstance(root, Integral) or not 0 <= root < n_features:
         raise ValueError(f"root must be a feature index from 0 to {n_features - 1}, got {root!r}.")
-    return _prim(weights, int(root))
+    parents, weight = _prim(weights, int(root))
+    return parents if connect else np.where(weight > 0, parents, -1)
 
 
 def _is_symmetric(weights):
@@ -442,7 +173,7 @@ def _prim(weights, root):
         best_edge[better] = edge[better]
         top = best_weight[outside].max()
         newest = int(np.argmin(np.where(outside & (best_weight == top), best_edge, n_features**2 + 1)))
-    return parents
+    return parents, best_weight
 
 
 def random_parents(n_features, random_state=None):
@@ -473,7 +204,7 @@ def random_parents(n_features, random_state=None):
     --------
     >>> from effml.bayes.structure import random_parents
     >>> random_parents(5, random_state=0)
-    array([-1,  0,  1,  0,  3])
+    array([-1,  0,  0,  1,  0])
     """
     if not isinstance(n_features, Integral) or n_features < 1:
         raise ValueError(f"n_features must be a positive integer, got {n_features!r}.")
@@ -510,7 +241,7 @@ def check_parents(parents, n_features):
     >>> check_parents([1, 0, 1], 3)
     Traceback (most recent call last):
         ...
-    ValueError: parents must not form a cycle; feature 0 is among its own ancestors.
+    ValueError: parents must not form a cycle; feature 1 is among its own ancestors.
     """
     parents = np.asarray(parents)
     if parents.shape != (n_features,):
@@ -523,20 +254,13 @@ def check_parents(parents, n_features):
         raise ValueError(
             f"parents[{wrong[0]}] must be -1 or another feature from 0 to {n_features - 1}, got {parents[wrong[0]]}."
         )
-    ancestor = np.arange(n_features)
-    for _ in range(n_features):  # step up; whoever is still climbing after D steps is on or below a cycle
+    ancestor = parents
+    for _ in range(n_features):
+        ancestor = np.where(ancestor >= 0, parents[ancestor], -1)
         if (ancestor < 0).all():
             return parents
-        ancestor = np.where(ancestor >= 0, parents[ancestor], -1)
-    if (ancestor < 0).all():
-        return parents
-    # ancestor now holds features on the cycle
-    culprit = ancestor[ancestor >= 0].min()
+    culprit = ancestor.max()  # after D steps up, only features on a cycle are left
     raise ValueError(f"parents must not form a cycle; feature {culprit} is among its own ancestors.")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Counts of a tree
 
 
 def joint_counts(codes, y, parents, n_states, n_classes=None, sample_weight=None, n_jobs=None):
@@ -584,9 +308,9 @@ def joint_counts(codes, y, parents, n_states, n_classes=None, sample_weight=None
     """
     codes, y, n_states, n_classes, weights = _check_table(codes, y, n_states, n_classes, sample_weight)
     parents = check_parents(parents, len(n_states)).astype(np.int32)
-    n_threads = effective_n_jobs(n_jobs)
-    order, class_start = _class_order(y, n_classes)
-    columns = _class_sorted_columns(codes, order, n_states, n_threads)
+    n_threads = worthwhile_threads(effective_n_jobs(n_jobs), codes.size * (SORT_NS + INCREMENT_NS))
+    order, class_start = class_order(y, n_classes)
+    columns = class_sorted_columns(codes, order, n_states, n_threads)
     shapes = [
         (r, n_classes) if parent < 0 else (r, n_states[parent], n_classes)
         for r, parent in zip(n_states.tolist(), parents.tolist(), strict=True)

@@ -58,11 +58,14 @@ class InputSpec:
         unknown level. None for a number.
     missing : str
         What a NaN does, in words; it goes into the header of the generated C.
+    used : bool
+        Whether the model reads the column at all; one that it does not read may hold anything.
     """
 
     name: str
     categories: tuple | None = None
     missing: str = "rejected"
+    used: bool = True
 
 
 @dataclass(frozen=True)

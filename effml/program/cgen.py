@@ -149,15 +149,15 @@ def _header(c: CWriter, program: Program, outputs) -> str:
     lines += [f" * Fingerprint of the model: {program.fingerprint()}", " *"]
     lines += [f" * Input: one row x of {len(program.inputs)} x {c.input_type}:"]
     for position, spec in enumerate(program.inputs):
-        lines.append(f" *   x[{position}] {c_comment(spec.name)}{_describe(spec)}")
+        lines.append(f" *   x[{position}] {c_comment(spec.name)}{_describe(spec, program.input_dtype)}")
     lines += [" *", " * Output:"]
     for output in outputs:
         lines.append(f" *   {_signature(c, program, output)}: {_OUTPUT_TEXT.get(output, output)}")
     if program.classes is not None:
         lines += [" *", " * Classes:"]
         lines += [f" *   {number}: {c_comment(label)}" for number, label in enumerate(program.classes)]
-    lines += [" *", f" * Constants: {c.constant_bytes} bytes of read-only memory; buffers on the stack:"]
-    lines += [f" *   {o}: {sum(s.nbytes for s in arena(program.with_outputs(o)))} bytes" for o in outputs]
+    stack = ", ".join(f"{sum(s.nbytes for s in arena(program.with_outputs(o)))} for {o}" for o in outputs)
+    lines += [" *", f" * Memory: {c.constant_bytes} bytes of constants beside the code; bytes of buffers on the stack: {stack}"]
     lines += [f" * Note: {c_comment(note, 400)}" for note in program.notes]
     lines += [" */", f"#ifndef {upper}_H", f"#define {upper}_H", "", "#include <stdint.h>", ""]
     lines.append(f"#define {upper}_N_FEATURES {len(program.inputs)}")
@@ -181,9 +181,9 @@ _OUTPUT_TEXT = {
 }
 
 
-def _describe(spec) -> str:
+def _describe(spec, input_dtype) -> str:
     if spec.categories is None:
-        return f" (NaN: {c_comment(spec.missing)})"
+        return f" (NaN: {c_comment(spec.missing)})" if input_dtype == "float32" else ""
     codes = ", ".join(f"{number} = {level}" for number, level in enumerate(spec.categories))
     return f" (category code: {c_comment(codes, 2000)}; any other number: unknown level)"
 

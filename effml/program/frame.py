@@ -45,6 +45,14 @@ class Builder:
         self.steps.append(made)
         return name
 
+    def describe_missing(self, text: str) -> None:
+        """Say in the documentation of every raw column what a NaN does."""
+        self.inputs[:] = [replace(spec, missing=text) for spec in self.inputs]
+
+    def mark_unused(self, column: int) -> None:
+        """Say that the model does not read a raw column."""
+        self.inputs[column] = replace(self.inputs[column], used=False)
+
     def program(self, source: str) -> Program:
         return Program(
             inputs=tuple(self.inputs),
@@ -181,7 +189,7 @@ class Frame:
                     else:
                         now.append(k)
                         taken |= places
-                out[:, now] = _evaluate_group([columns[k] for k in now], probes[:, now])
+                out[:, now] = _evaluate_inside([columns[k] for k in now], probes[:, now])
                 members = later
         return out
 
@@ -271,6 +279,24 @@ def _float_of_key(key: np.ndarray) -> np.ndarray:
     key = np.clip(key, -(2**31) + 1, 2**31 - 1)
     bits = np.where(key < 0, np.int64(0x80000000) - key, key)
     return bits.astype(np.uint32).view(np.float32)
+
+
+def _evaluate_inside(columns, probes):
+    """Evaluate; a probe that the Python path rejects as too large is beyond its range and counts as infinite."""
+    try:
+        return _evaluate_group(columns, probes)
+    except ValueError:
+        if np.isnan(probes).any():
+            raise
+        if probes.size == 1:
+            return np.where(probes < 0, -np.inf, np.inf)
+        axis = 0 if len(probes) > 1 else 1
+        half = probes.shape[axis] // 2
+        if axis:
+            parts = [(columns[:half], probes[:, :half]), (columns[half:], probes[:, half:])]
+        else:
+            parts = [(columns, probes[:half]), (columns, probes[half:])]
+        return np.concatenate([_evaluate_inside(*part) for part in parts], axis=axis)
 
 
 def _evaluate_group(columns, probes):

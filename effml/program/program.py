@@ -17,7 +17,7 @@ __all__ = ["Program"]
 FORMAT_VERSION = 1
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Program:
     """Topologically ordered steps over single-assignment buffers, from one raw row to named outputs.
 
@@ -92,6 +92,7 @@ class Program:
         from effml._columns import encode_table
 
         categories = [None if spec.categories is None else np.asarray(spec.categories) for spec in self.inputs]
+        X = _without_unused(X, self.inputs)
         wide = np.float64 if self.input_dtype != "float32" else np.float32
         matrix = np.asarray(encode_table(X, categories, dtype=wide))
         if matrix.ndim != 2 or matrix.shape[1] != len(self.inputs):
@@ -179,6 +180,18 @@ class Program:
         for array in arrays.values():
             digest.update(f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
+
+
+def _without_unused(X, inputs):
+    """Return X with zeros in the columns that the model does not read and that could hold text."""
+    unused = [position for position, spec in enumerate(inputs) if not spec.used]
+    if not unused or getattr(X, "shape", (0, 0))[1:] != (len(inputs),):
+        return X
+    if hasattr(X, "iloc"):
+        return X.assign(**{X.columns[position]: 0.0 for position in unused})
+    X = np.array(X, copy=True)
+    X[:, unused] = 0
+    return X
 
 
 def _cast(matrix, dtype, inputs):

@@ -23,13 +23,16 @@ def inputs(n):
     return tuple(InputSpec(f"x{k}") for k in range(n))
 
 
-def random_bin(rng, n_columns, dtype, *, max_cuts=6, n_raw=None):
-    """Return a Bin step over the raw row: edges and exact values mixed, some columns skipped or read twice."""
+def random_bin(rng, n_columns, dtype, *, max_cuts=6, plain=False):
+    """Return a Bin step over the raw row: edges and exact values mixed, some columns skipped or read twice.
+
+    A `plain` one is what a discretizer alone makes: every column once, by edges, states counted.
+    """
     dtype = np.dtype(dtype)
     parts = []
-    for _ in range(n_columns):
-        n = int(rng.integers(0, max_cuts + 1))
-        by_value = bool(rng.random() < 0.4)
+    for column in range(n_columns):
+        n = int(rng.integers(1 if plain else 0, max_cuts + 1))
+        by_value = not plain and bool(rng.random() < 0.4)
         if by_value and rng.random() < 0.5:
             cuts = np.arange(n)
         elif dtype.kind == "f":
@@ -38,11 +41,12 @@ def random_bin(rng, n_columns, dtype, *, max_cuts=6, n_raw=None):
             info = np.iinfo(dtype)
             cuts = np.unique(rng.integers(max(info.min, -300), min(info.max, 300), size=n))
         n = len(cuts)
-        codes = None if rng.random() < 0.6 else rng.integers(0, n + 2, size=n + 1)
+        codes = None if plain or rng.random() < 0.6 else rng.integers(0, n + 2, size=n + 1)
         missing = n + 1 if codes is None and not by_value else int(rng.integers(0, n + 2))
         if by_value:
             missing = n if codes is None else int(codes[-1])
-        parts.append((int(rng.integers(0, n_raw or n_columns)), by_value, cuts, codes, missing))
+        column = column if plain else int(rng.integers(0, n_columns))
+        parts.append((column, by_value, cuts, codes, missing))
     largest = max(max(part[4], len(part[2]) + 1) for part in parts)
     return Bin.of(parts, Buffer("code", smallest_unsigned(largest), n_columns), dtype=dtype)
 
@@ -72,11 +76,12 @@ def random_lookup(rng, states, n_out, *, n_bits, layout, parents=False, start=Tr
     )
 
 
-def classifier(rng, *, dtype, n_columns, n_out, n_bits, layout, parents, start=True, max_cuts=6):
+def classifier(rng, *, dtype, n_columns, n_out, n_bits, layout, parents, start=True, max_cuts=6, plain=False):
     """Return bin -> lookup sum -> best class, with probabilities."""
-    binned = random_bin(rng, n_columns, dtype, max_cuts=max_cuts)
+    binned = random_bin(rng, n_columns, dtype, max_cuts=max_cuts, plain=plain)
     # some features know fewer states than the codes that can occur: those are unseen
-    states = np.array([max(1, len(part[3]) + int(rng.integers(0, 2))) for part in binned.parts()], dtype=np.int64)
+    states = [len(part[3]) + 1 if plain else max(1, len(part[3]) + int(rng.integers(0, 2))) for part in binned.parts()]
+    states = np.array(states, dtype=np.int64)
     scores = random_lookup(rng, states, n_out, n_bits=n_bits, layout=layout, parents=parents, start=start)
     best = ArgBest(
         inputs=("scores",),

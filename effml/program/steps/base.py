@@ -35,7 +35,7 @@ class Cost:
     variants: tuple[str, ...] = ("",)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Step(ABC):
     """One typed step of a Program.
 

@@ -46,7 +46,7 @@ static int32_t {name}(float value)
 NAN_KEY = "0x7f800000"  # keys beyond +-0x7f800000 belong to NaN
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Bin(Step):
     """Code of each column: ``number of edges e with x > e``, or the position of x among exact `values`.
 
@@ -134,9 +134,13 @@ class Bin(Step):
         searches = [(_search_of(part), len(part[3])) for part in self.parts()]
         compares = sum({"bisect": int(n).bit_length(), "index": 2}.get(search, n) for search, n in searches)
         dtype = "float" if self.dtype.kind == "f" else "int"
-        variants = tuple(f"{search}_{dtype}" for search in sorted({search for search, _ in searches}))
+        groups = sorted({search for search, _ in searches})
+        variants = [f"{search}_{dtype}" for search in groups]
+        recoded = {_search_of(part) for part in self.parts() if not _counts(part[4])}
+        scattered = len(groups) > 1 or not np.array_equal(self.columns, np.arange(len(self.columns)))
+        variants += ["recoded"] * len(recoded) + ["scattered"] * (len(groups) if scattered else 0)
         width = 8 * self.dtype.itemsize
-        return Cost(operations=Counter(compare=compares), bits=int(self.n_cuts.sum()) * width, variants=variants)
+        return Cost(operations=Counter(compare=compares), bits=int(self.n_cuts.sum()) * width, variants=tuple(variants))
 
     def describe(self):
         by_value = int(self.by_value.sum())
@@ -169,7 +173,7 @@ class Bin(Step):
             head.append(f"const {c.type_of(cuts)} *cut = {cuts};")
             body.append("cut += n;")
         code = "k"
-        if any(not np.array_equal(codes, np.arange(len(codes))) for *_, codes, _ in parts):
+        if not all(_counts(part[4]) for part in parts):
             codes = c.constant(f"{tag}_codes", np.concatenate([part[4] for part in parts]))
             head.append(f"const {c.type_of(codes)} *code = {codes};")
             body += ["code += n + 1u;"]
@@ -189,6 +193,10 @@ class Bin(Step):
 
 
 MAX_LINEAR_CUTS = 24  # from here on a binary search costs fewer operations than its 30 extra bytes of code are worth
+
+
+def _counts(codes) -> bool:
+    return np.array_equal(codes, np.arange(len(codes)))
 
 
 def _search_of(part) -> str:

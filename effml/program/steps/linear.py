@@ -13,7 +13,7 @@ from effml.program.steps.base import Cost, Step
 __all__ = ["Affine", "Dense", "QuantizeInput"]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Dense(Step):
     """``out[k] = bias[k] + sum_j weight[j, k] * x[columns[j]]``, added in the order j = 0, 1, ...
 
@@ -88,7 +88,7 @@ class Dense(Step):
         )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Affine(Step):
     """``out[k] = x[k] * scale[k] + offset[k]`` in float32.
 
@@ -126,7 +126,7 @@ class Affine(Step):
         return block(["unsigned k;", f"for (k = 0; k < {n}u; k++) {{", f"    {line}", "}"])
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class QuantizeInput(Step):
     """``out[j] = clip(floor(x[columns[j]] * scale[j] + offset[j]), 0, largest)``; a NaN gives 0.
 

@@ -16,7 +16,7 @@ __all__ = ["LAYOUTS", "LookupSum", "choose_layout", "pack_fields"]
 LAYOUTS = ("byte", "dense", "swar", "float")
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class LookupSum(Step):
     """``out[c] = start[c] + sum_i table[row_i, c]`` with ``row_i`` chosen by feature i's code and its parent's.
 

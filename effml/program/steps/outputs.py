@@ -13,7 +13,7 @@ from effml.program.steps.base import Cost, Step
 __all__ = ["ArgBest", "Gather", "Positive", "Select", "Softmax", "exp_float32"]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class ArgBest(Step):
     """Position of the largest element (or the smallest); ties go to the lowest position."""
 
@@ -50,7 +50,7 @@ class ArgBest(Step):
         )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Positive(Step):
     """1 where the one input element is above zero, else 0: the label of a binary linear model."""
 
@@ -66,7 +66,7 @@ class Positive(Step):
         return f"{ref(self.output.name)}[0] = ({C_TYPES[self.output.dtype]})({ref(self.inputs[0])}[0] > 0);"
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Gather(Step):
     """Row of a table chosen by the one input element, which the producer keeps in range."""
 
@@ -101,7 +101,7 @@ class Gather(Step):
         )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Select(Step):
     """Some elements of the input, in the given order."""
 
@@ -202,7 +202,7 @@ static float {{name}}(float x)
     )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Softmax(Step):
     """``exp(x[k] - max x) / sum``, float32, added in the order k = 0, 1, ..."""
 

@@ -14,7 +14,7 @@ from effml.program.steps.binning import NAN_KEY, as_keys, emit_key
 __all__ = ["TreeWalk"]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class TreeWalk(Step):
     """Payload of the leaf that a row reaches; node i sends it right when ``x[feature[i]] > threshold[i]``.
 

@@ -1,0 +1,5 @@
+"""Supervised binning: numeric columns become a few integer codes that tell the classes apart."""
+
+from effml.discretization.mdlp import MDLPDiscretizer
+
+__all__ = ["MDLPDiscretizer"]

@@ -294,7 +294,7 @@ def _search_and_write(
     best = outcome.best
     for note in outcome.notes:
         _note(note)
-    Console().print(show.front_of(outcome, settings.scoring))
+    Console().print(show.front_of(outcome, settings.scoring, settings.budget))
     print(show.legend(outcome, settings.budget))
     written = to_c(best.estimator, stage, name=name, input_dtype=settings.input_dtype)
     written = [*written, save_model(best.estimator, stage / f"{name}.skops")]

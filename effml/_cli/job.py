@@ -4,6 +4,7 @@ The choice is made by cross-validation on the training part alone. A chosen mode
 analytic footprint, which is the same on every machine, and by the size of the C as the host's compiler builds it.
 """
 
+import functools
 import warnings
 from dataclasses import dataclass, field
 
@@ -32,25 +33,35 @@ class Settings:
 
 @dataclass
 class Model:
-    """One candidate, fitted on the whole training part, compiled, and compared with its C on the held-out rows.
+    """One candidate, fitted on the whole training part; then compiled, and compared with its C on the held-out rows.
 
-    `flash_bytes` is measured: what the host's compiler makes of the C at -Os. Models of exact steps always agree with
-    their C; one with float sums may differ within rounding, and is then not chosen.
+    `flash_bytes` is measured: what the host's compiler makes of the C at -Os; None before it is compiled. Models of
+    exact steps always agree with their C; one with float sums may differ within rounding, and is then not chosen.
     """
 
     label: str
     cv_score: float
     estimator: object
     footprint: object
-    flash_bytes: int
-    fits: bool
-    n_rows: int
-    n_equal: int
+    flash_bytes: int | None = None
+    n_rows: int = 0
+    n_equal: int = 0
     held_out_score: float = np.nan
 
     @property
     def is_equal(self):
         return self.n_equal == self.n_rows
+
+    def sizes(self, budget):
+        """The quantities that a budget limits; flash is the larger of estimate and measurement."""
+        sizes = {quantity: getattr(self.footprint, quantity) for quantity in budget}
+        if "flash_bytes" in sizes and self.flash_bytes is not None:
+            sizes["flash_bytes"] = max(sizes["flash_bytes"], self.flash_bytes)
+        return sizes
+
+    def load(self, budget):
+        """The largest share of any limit that the model uses; at most 1 keeps to the budget."""
+        return max((size / budget[quantity] for quantity, size in self.sizes(budget).items()), default=0.0)
 
 
 @dataclass
@@ -69,20 +80,22 @@ def run(X_train, y_train, X_test, y_test, *, cv, settings, console, groups=None,
     """
     candidates = _candidates(X_train, y_train, settings, categorical, missing)
     search, notes = _search(candidates, X_train, y_train, cv, groups, settings, console)
-    models = {}
 
+    @functools.cache
     def model(row):
-        if row not in models:
-            models[row] = _fit(search, candidates, row, X_train, y_train, X_test, settings)
-        return models[row]
+        return _fit(search, candidates, row, X_train, y_train, settings)
+
+    @functools.cache
+    def proven(row):
+        return _prove(model(row), X_test, settings)
 
     with console.status("Compiling the front and comparing it with Python"):
-        best = _choose(search, model, settings)
-        front = {id(each): each for each in [*(model(int(row)) for row in search.front_), best]}.values()
+        best_row = _choose(search, model, proven, settings.budget)
+        front = [proven(row) for row in {*map(int, search.front_), best_row}]
         for each in front:  # the one look at the held-out labels
             each.held_out_score = float(get_scorer(settings.scoring)(each.estimator, X_test, y_test))
-    notes += [_difference(each) for each in models.values() if not each.is_equal]
-    return Outcome(sorted(front, key=lambda each: each.flash_bytes), best, notes)
+    notes += [_difference(each) for each in front if not each.is_equal]
+    return Outcome(sorted(front, key=lambda each: each.flash_bytes), proven(best_row), notes)
 
 
 def _candidates(X, y, settings, categorical, missing):
@@ -101,10 +114,13 @@ def _candidates(X, y, settings, categorical, missing):
 
 
 def _search(candidates, X, y, cv, groups, settings, console):
-    """Run the cross-validated search; its warnings become notes."""
+    """Cross-validate all candidates; the warnings become notes.
+
+    The search itself gets no budget: it prices float32 input rows, and `_choose` the declared type.
+    """
     from sklearn.model_selection import ParameterGrid
 
-    from effml.selection import BudgetError, BudgetSearchCV
+    from effml.selection import BudgetSearchCV
 
     n_fits = sum(len(ParameterGrid(grid)) for _, _, grid in candidates) * cv.get_n_splits(X, y, groups)
     with (
@@ -112,37 +128,31 @@ def _search(candidates, X, y, cv, groups, settings, console):
         counted(settings.scoring, n_fits, f"Cross-validating {n_fits} fits", console) as scorer,
     ):
         warnings.simplefilter("always")
-        search = BudgetSearchCV(
-            candidates, budget=settings.budget or None, scoring=scorer, cv=cv, n_jobs=settings.jobs, refit=False
-        )
-        try:
-            search.fit(X, y, **({} if groups is None else {"groups": groups}))
-        except BudgetError as error:
-            raise CommandError(f"{_sentence(error)}.", NOTHING_FITS) from None
+        search = BudgetSearchCV(candidates, budget=None, scoring=scorer, cv=cv, n_jobs=settings.jobs, refit=False)
+        search.fit(X, y, **({} if groups is None else {"groups": groups}))
     return search, sorted({" ".join(str(warning.message).split()) for warning in caught})
 
 
-def _choose(search, model, settings):
-    """The first model, in the order of cross-validation, that keeps to the budget once fitted and compiled."""
-    from effml.selection.budget import rank_within_budget
+def _choose(search, model, proven, budget):
+    """The first row, in the order of cross-validation, that keeps to the budget once fitted, and once compiled."""
+    from effml.selection.budget import describe_footprint, rank_within_budget
 
-    smallest = None
-    for row in rank_within_budget(search.cv_results_, settings.budget):
-        candidate = model(int(row))
-        if candidate.fits and candidate.is_equal:
-            return candidate
-        if smallest is None or candidate.flash_bytes < smallest.flash_bytes:
-            smallest = candidate
+    loads = {}
+    for row in map(int, rank_within_budget(search.cv_results_, {})):
+        if model(row).load(budget) <= 1 and proven(row).load(budget) <= 1 and proven(row).is_equal:
+            return row
+        loads[row] = model(row).load(budget)
+    smallest = model(min(loads, key=loads.get))
     raise CommandError(
-        f"No candidate fits the budget once fitted on all training rows and compiled; the smallest is {smallest.label} "
-        f"with {smallest.flash_bytes} bytes of flash and {smallest.footprint.ram_bytes} bytes of RAM.",
+        f"No candidate fits the budget {describe_footprint(budget)}; the smallest is {smallest.label} with "
+        f"{describe_footprint(smallest.sizes(budget))}.",
         NOTHING_FITS,
     )
 
 
-def _fit(search, candidates, row, X, y, X_test, settings):
-    """Fit one candidate on all training rows, compile it, and compare both on the held-out rows, without labels."""
-    from effml.export import check_export, compile_c, footprint
+def _fit(search, candidates, row, X, y, settings):
+    """Fit the candidate of one row of the search on all training rows, and price it."""
+    from effml.export import footprint
     from effml.selection.budget import describe_candidate
 
     params = dict(search.cv_results_["params"][row])
@@ -152,35 +162,22 @@ def _fit(search, candidates, row, X, y, X_test, settings):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the search has met, and noted, the same ones
         estimator.fit(X, y)
-    compiled = compile_c(estimator, input_dtype=settings.input_dtype)
-    analytic = footprint(estimator, input_dtype=settings.input_dtype)
-    model = Model(
-        label=label,
-        cv_score=float(search.cv_results_["mean_test_score"][row]),
-        estimator=estimator,
-        footprint=analytic,
-        flash_bytes=compiled.flash_bytes,
-        fits=_fits(analytic, compiled.flash_bytes, settings.budget),
-        n_rows=len(X_test),
-        n_equal=int(np.sum(np.asarray(compiled.predict(X_test)) == estimator.predict(X_test))),
-    )
-    if not model.is_equal and all(step.status == "exact" for step in check_export(estimator).rows):
+    score = float(search.cv_results_["mean_test_score"][row])
+    return Model(label, score, estimator, footprint(estimator, input_dtype=settings.input_dtype))
+
+
+def _prove(model, X_test, settings):
+    """Compile a model, measure it, and compare it with its C on the held-out rows, without their labels."""
+    from effml.export import check_export, compile_c
+
+    compiled = compile_c(model.estimator, input_dtype=settings.input_dtype)
+    model.flash_bytes = compiled.flash_bytes
+    model.n_rows = len(X_test)
+    model.n_equal = int(np.sum(np.asarray(compiled.predict(X_test)) == model.estimator.predict(X_test)))
+    if not model.is_equal and all(step.status == "exact" for step in check_export(model.estimator).rows):
         raise CommandError(f"{_difference(model)}; nothing was written. Please report this.", NOT_EQUAL)
     return model
 
 
-def _fits(analytic, measured_flash, budget):
-    """Whether both sizes, the estimate and what the compiler made of it, keep to the budget."""
-    sizes = {quantity: getattr(analytic, quantity) for quantity in budget}
-    if "flash_bytes" in sizes:
-        sizes["flash_bytes"] = max(sizes["flash_bytes"], measured_flash)
-    return all(sizes[quantity] <= limit for quantity, limit in budget.items())
-
-
 def _difference(model):
     return f"{model.label}: C and Python differ on {model.n_rows - model.n_equal} of {model.n_rows} held-out rows"
-
-
-def _sentence(error):
-    text = str(error)
-    return text[:1].upper() + text[1:]

@@ -6,8 +6,10 @@ from rich.table import Table
 from rich.text import Text
 
 from effml._cli.job import ACCURACY_SCORES
+from effml.program import deployable
 
 MAX_ROWS = 40
+MAX_VALUES = 8
 
 
 def table_of_columns(table, target):
@@ -24,16 +26,17 @@ def table_of_columns(table, target):
     return shown
 
 
-def front_of(outcome, scoring):
+def front_of(outcome, scoring, budget):
     """The Pareto front: quality on both parts against what the model costs; the chosen row is marked."""
     word = "error" if scoring in ACCURACY_SCORES else scoring
     shown = Table("", "model", box=box.SIMPLE)
     for header in (f"CV {word}", f"held-out {word}", "flash B", "RAM B", "operations"):
         shown.add_column(header, justify="right")
     for model in outcome.front:
-        style = "bold green" if model is outcome.best else None if model.fits else "dim"
+        fits = model.load(budget) <= 1
+        style = "bold green" if model is outcome.best else None if fits else "dim"
         cells = (
-            "*" if model is outcome.best else "" if model.fits else ">",
+            "*" if model is outcome.best else "" if fits else ">",
             model.label,
             _quality(model.cv_score, scoring),
             _quality(model.held_out_score, scoring),
@@ -48,7 +51,7 @@ def front_of(outcome, scoring):
 def legend(outcome, budget):
     """One line that explains the marks of :func:`front_of`."""
     marks = ["* chosen: the best in cross-validation within the budget" if budget else "* best in cross-validation"]
-    if any(not model.fits for model in outcome.front):
+    if any(model.load(budget) > 1 for model in outcome.front):
         marks.append("> over the budget")
     return "; ".join(marks) + ". Flash is code and tables as the C compiler builds them (-Os)."
 
@@ -69,14 +72,14 @@ def structure_of(estimator, program, footprint, measured):
         totals.add_row(name, "no C compiler" if amount is None else f"{amount:,}")
     for kind, amount in footprint.operations.items():
         totals.add_row(f"  {kind}", f"{amount:,}")
-    return [totals, _steps_of(program), *_features_of(estimator, program)]
+    return [totals, _steps_of(program), *_features_of(estimator)]
 
 
 def _steps_of(program):
     steps = Table("step", "writes", "holds", box=box.SIMPLE)
     for header in ("parameters", "bits", "operations"):
         steps.add_column(header, justify="right")
-    for step in program.steps:
+    for step in deployable(program.with_outputs("label")).steps:  # what is priced and printed as C
         cost = step.cost()
         cells = (type(step).__name__, f"{step.output.name}: {step.output.dtype}[{step.output.size}]", step.describe())
         amounts = (f"{n:,}" for n in (cost.n_parameters, cost.bits, sum(cost.operations.values())))
@@ -84,17 +87,30 @@ def _steps_of(program):
     return steps
 
 
-def _features_of(estimator, program):
-    """Bins and parents of a Bayesian network classifier; nothing for other families."""
-    if not hasattr(estimator, "parents_"):
+def _features_of(estimator):
+    """States, parents and cuts of a Bayesian network classifier; nothing for other families."""
+    classifier = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+    if not hasattr(classifier, "parents_"):
         return []
-    names = [spec.name for spec in program.inputs]
+    names = getattr(classifier, "feature_names_in_", [f"x{i}" for i in range(classifier.n_features_in_)])
     features = Table("feature", box=box.SIMPLE)
     features.add_column("states", justify="right")
     features.add_column("parent")
-    for name, n_states, parent in zip(names, estimator.n_states_, estimator.parents_, strict=True):
-        features.add_row(_plain(name), str(n_states), _plain(names[parent] if parent >= 0 else "-"))
+    features.add_column("cuts or levels")
+    for i, (name, n_states, parent) in enumerate(zip(names, classifier.n_states_, classifier.parents_, strict=True)):
+        values = _cuts_or_levels(classifier.discretizer_, i)
+        features.add_row(_plain(name), str(n_states), _plain(names[parent] if parent >= 0 else "-"), _plain(values))
     return [features]
+
+
+def _cuts_or_levels(discretizer, feature):
+    if getattr(discretizer, "categories_", None) is not None and discretizer.categories_[feature] is not None:
+        values = [repr(level) for level in discretizer.categories_[feature].tolist()]
+    elif hasattr(discretizer, "bin_edges_"):
+        values = [f"{edge:g}" for edge in discretizer.bin_edges_[feature]]
+    else:
+        return ""
+    return ", ".join(values[:MAX_VALUES]) + (", ..." if len(values) > MAX_VALUES else "")
 
 
 def _quality(score, scoring):

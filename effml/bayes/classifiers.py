@@ -224,7 +224,7 @@ class TANClassifier(BayesNetClassifier):
     >>> X, y = load_iris(return_X_y=True)
     >>> model = TANClassifier(max_bins=3).fit(X, y)
     >>> model.parents_.tolist(), model.predict(X[::50]).tolist()
-    ([-1, 2, 0, 2], [0, 1, 2])
+    ([-1, 0, 0, 2], [0, 1, 2])
     """
 
     _parameter_constraints: ClassVar[dict] = {

@@ -113,12 +113,12 @@ def check_states(values, n_states, names):
         if fractional.any():
             where = _first(fractional, values, names)
             raise ValueError(f"codes must be integers from 0, but {where}; discretizer='mdlp' bins numbers")
-    if (values >= n_states).any():
-        where = _first(values >= n_states, values, names)
-        raise ValueError(f"{where}, too large for n_states={n_states.tolist()}; give n_states when fit sees only some")
     if n_states.max() > MAX_STATES:
         name = names[int(n_states.argmax())]
         raise ValueError(f"{name} has more than {MAX_STATES} states; discretizer='mdlp' bins numbers")
+    if (values >= n_states).any():
+        where = _first(values >= n_states, values, names)
+        raise ValueError(f"{where}, too large for n_states={n_states.tolist()}; give n_states when fit sees only some")
 
 
 def _first(mask, values, names):

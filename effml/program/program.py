@@ -202,7 +202,7 @@ def _cast(matrix, dtype, inputs):
     if bad.any():
         row, column = np.argwhere(bad)[0]
         raise ValueError(
-            f"input_dtype={dtype!r} cannot hold {matrix[row, column]!r} of column {inputs[column].name!r} "
+            f"input_dtype={dtype!r} cannot hold {matrix[row, column]} of column {inputs[column].name!r} "
             f"(row {row}); accepted are whole numbers from {info.min} to {info.max}"
         )
     return np.ascontiguousarray(matrix.astype(dtype))

@@ -29,6 +29,13 @@ import effml
 from effml.program import LoweringError
 
 DATA = {"iris": load_iris, "wine": load_wine, "digits": load_digits, "wdbc": load_breast_cancer}
+
+
+def _load(name):
+    X, y = DATA[name](return_X_y=True)
+    return X[:400, :20], y[:400]
+
+
 SCALERS = {
     "none": None,
     "standard": StandardScaler(),
@@ -58,7 +65,7 @@ def _labels(program, X):
 @pytest.mark.parametrize("data", DATA)
 @pytest.mark.parametrize("scaler", SCALERS)
 def test_tree_labels_are_exact_on_float32_rows(data, scaler):
-    X, y = DATA[data](return_X_y=True)
+    X, y = _load(data)
     model = _pipeline(scaler, DecisionTreeClassifier(max_depth=7, random_state=0)).fit(X, y)
     program = effml.lower(model)
     # values at and beside every threshold, where a scaler's rounding decides
@@ -80,7 +87,7 @@ def test_tree_labels_are_exact_on_float32_rows(data, scaler):
 @pytest.mark.parametrize("data", DATA)
 @pytest.mark.parametrize("scaler", ["none", "standard", "minmax", "robust", "two_scalers", "bins_one_hot", "select", "union"])
 def test_logistic_regression_is_within_float32_rounding(data, scaler):
-    X, y = DATA[data](return_X_y=True)
+    X, y = _load(data)
     model = _pipeline(scaler, LogisticRegression(max_iter=300)).fit(X, y)
     program = effml.lower(model)
     X32 = X.astype(np.float32)
@@ -92,14 +99,15 @@ def test_logistic_regression_is_within_float32_rounding(data, scaler):
     np.testing.assert_array_equal(_labels(program, X)[clear], model.predict(X32)[clear])
 
 
+@pytest.mark.filterwarnings("ignore:lbfgs")
 def test_compiled_models_equal_their_programs():
     X, y = load_digits(return_X_y=True)
     rng = np.random.default_rng(1)
     for model in (
         DecisionTreeClassifier(max_depth=6),
         make_pipeline(StandardScaler(), DecisionTreeClassifier(max_depth=6)),
-        make_pipeline(MinMaxScaler(), LogisticRegression(max_iter=50)),
-        make_pipeline(KBinsDiscretizer(3, encode="onehot", strategy="uniform"), LogisticRegression(max_iter=50)),
+        make_pipeline(MinMaxScaler(), LogisticRegression(max_iter=10)),
+        make_pipeline(KBinsDiscretizer(3, encode="onehot", strategy="uniform"), LogisticRegression(max_iter=10)),
     ):
         program = effml.lower(model.fit(X, y))
         assert_c_equals_run(program, hostile_rows(program, 500, rng))
@@ -220,11 +228,12 @@ def test_check_export_lists_every_step_of_an_unfitted_pipeline():
     assert effml.check_export(make_pipeline(StandardScaler(), LogisticRegression())).rows[-1].status == "float"
 
 
+@pytest.mark.filterwarnings("ignore:lbfgs")
 class TestQuantize:
     @pytest.mark.parametrize("bits", [(8, 8), (4, 8), (8, 4), (3, 3)])
     def test_c_is_exact_and_accuracy_stays(self, bits):
         X, y = load_digits(return_X_y=True)
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200)).fit(X[:1000], y[:1000])
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=40)).fit(X[:1000], y[:1000])
         small = effml.quantize(model, X[:1000], weight_bits=bits[0], activation_bits=bits[1])
         compiled = effml.compile_c(small)
         agreement = compiled.agreement(X[1000:])
@@ -236,7 +245,7 @@ class TestQuantize:
 
     def test_small_integer_inputs_leave_no_float_in_the_c(self, tmp_path):
         X, y = load_digits(return_X_y=True)
-        model = LogisticRegression(max_iter=200).fit(X, y)
+        model = LogisticRegression(max_iter=20).fit(X, y)
         small = effml.quantize(model, X)
         header, source = effml.to_c(small, tmp_path, input_dtype="uint8")
         assert "float" not in source.read_text()

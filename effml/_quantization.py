@@ -20,6 +20,8 @@ MAX_INTEGER_BITS = 16
 # Shifts of a row of contrasts that are tried, in steps; the unshifted row first, so that it wins ties.
 _PHASES = (0.0, 0.125, -0.125, 0.25, -0.25, 0.375, -0.375, 0.5)
 
+_BLOCK_ROWS = 4096  # rows encoded at a time, to bound memory and stay in cache
+
 
 @dataclass(frozen=True)
 class FixedPointFormat:
@@ -100,6 +102,14 @@ class ContrastFormat:
     def encode(self, scores):
         """Return the codes, a uint8 array of the shape of `scores`."""
         scores = np.asarray(scores, dtype=np.float64)
+        rows = scores.reshape(-1, scores.shape[-1])
+        codes = np.empty(rows.shape, dtype=np.uint8)
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            block = slice(start, start + _BLOCK_ROWS)
+            codes[block] = self._encode_rows(rows[block])
+        return codes.reshape(scores.shape)
+
+    def _encode_rows(self, scores):
         top = 2**self.n_bits - 1
         below = scores - scores.max(axis=-1, keepdims=True)
         weights = np.exp(0.5 * below)
@@ -115,7 +125,7 @@ class ContrastFormat:
             else:
                 better = loss < least
                 codes, least = np.where(better, trial, codes), np.where(better, loss, least)
-        return codes.astype(np.uint8)
+        return codes
 
     def decode(self, codes):
         """Return the values that `codes` stand for, float32."""

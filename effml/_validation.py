@@ -2,7 +2,7 @@
 
 import numpy as np
 from sklearn.utils import compute_class_weight
-from sklearn.utils.validation import _check_sample_weight, _num_samples
+from sklearn.utils.validation import _check_sample_weight, _num_samples, check_non_negative
 
 __all__ = ["check_weights", "class_factors"]
 
@@ -26,7 +26,8 @@ def check_weights(sample_weight, X):
     if sample_weight is None:
         return None
     rows = np.empty((_num_samples(X), 1))  # X itself may be a table of text
-    weights = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
+    weights = _check_sample_weight(sample_weight, rows, dtype=np.float64)
+    check_non_negative(weights, "sample_weight")
     if not weights.any():
         raise ValueError("sample_weight must have at least one positive entry, all are zero")
     return None if (weights == 1.0).all() else weights

@@ -147,7 +147,9 @@ class BayesNetClassifier(CodesReader, ClassifierMixin, BaseEstimator):
         y_index = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
         unknown = self.classes_[y_index] != y
         if unknown.any():
-            raise ValueError(f"y has the label {y[unknown].tolist()[0]!r}, which is not among classes={self.classes_.tolist()}")
+            raise ValueError(
+                f"y has the label {y[unknown].tolist()[0]!r}, which is not among classes={self.classes_.tolist()}"
+            )
         weights = self._with_class_weight(y_index, weights)
         if first:
             if self.discretizer is not None:
@@ -216,6 +218,7 @@ class BayesNetClassifier(CodesReader, ClassifierMixin, BaseEstimator):
             codes=codes,
             y=y_index,
             weights=weights,
+            n_threads=effective_n_jobs(self.n_jobs),
         )
         self._set_rounded_tables(rounded, kind)
 

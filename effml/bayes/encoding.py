@@ -80,7 +80,8 @@ def infer_states(values, n_states, names):
     """
     n_features = values.shape[1]
     if n_states is None:
-        largest = np.max(values, axis=0, initial=0, where=~np.isnan(values))
+        present = True if values.dtype.kind in "iub" else ~np.isnan(values)
+        largest = np.max(values, axis=0, initial=0, where=present)
         # One state more than the limit is enough for check_states to name the culprit.
         result = np.clip(largest, 0, MAX_STATES).astype(np.int64) + 1
     else:
@@ -105,6 +106,11 @@ def check_states(values, n_states, names):
         ...
     ValueError: codes must be integers from 0, but height is 0.5 in row 1; discretizer='mdlp' bins numbers
     """
+    if n_states.max() > MAX_STATES:
+        name = names[int(n_states.argmax())]
+        raise ValueError(f"{name} has more than {MAX_STATES} states; discretizer='mdlp' bins numbers")
+    if values.dtype.kind in "iub" and len(values) and values.min() >= 0 and (values.max(axis=0) < n_states).all():
+        return  # the usual case, without a pass over int64 copies of small integers
     if (values < 0).any():
         where = _first(values < 0, values, names)
         raise ValueError(f"Negative values in data: codes must be integers from 0, but {where}")
@@ -113,9 +119,6 @@ def check_states(values, n_states, names):
         if fractional.any():
             where = _first(fractional, values, names)
             raise ValueError(f"codes must be integers from 0, but {where}; discretizer='mdlp' bins numbers")
-    if n_states.max() > MAX_STATES:
-        name = names[int(n_states.argmax())]
-        raise ValueError(f"{name} has more than {MAX_STATES} states; discretizer='mdlp' bins numbers")
     if (values >= n_states).any():
         where = _first(values >= n_states, values, names)
         raise ValueError(f"{where}, too large for n_states={n_states.tolist()}; give n_states when fit sees only some")

@@ -40,7 +40,7 @@ class Rounded:
     codes: list
 
 
-def round_tables(log_prior, tables, number_format, n_bits, *, parents, n_states, codes, y, weights):
+def round_tables(log_prior, tables, number_format, n_bits, *, parents, n_states, codes, y, weights, n_threads=1):
     """Return the tables in a number format, chosen on the training rows where the user left a choice.
 
     Parameters
@@ -55,6 +55,7 @@ def round_tables(log_prior, tables, number_format, n_bits, *, parents, n_states,
     codes : uint8 or uint16 array (n_samples, n_features)
     y : int array (n_samples,)
     weights : array (n_samples,) or None
+    n_threads : int
 
     Returns
     -------
@@ -73,32 +74,36 @@ def round_tables(log_prior, tables, number_format, n_bits, *, parents, n_states,
         return _fixed_point(log_prior, tables, number_format)
     rows = slice(None, None, -(-len(codes) // MAX_ROWS))
     weights = np.ones(len(y)) if weights is None else weights
-    sample = (codes[rows], y[rows], weights[rows])
+    sample_codes, labels = np.ascontiguousarray(codes[rows]), (y[rows], weights[rows])
 
     def merit(rounded):
         table = ScoreTable.from_codes(rounded.prior_codes, rounded.codes, parents, n_states)
-        return _merit(rounded.format.scale, table, *sample)
+        return _merit(rounded.format.scale, table.scores(sample_codes, n_threads=n_threads), *labels)
 
     if number_format == "log_prob":
         formats = (FixedPointFormat(bits, n_bits - bits) for bits in _INTEGER_BITS)
         return max((_fixed_point(log_prior, tables, candidate) for candidate in formats), key=merit)
-    return _best_contrast([table + log_prior / len(tables) for table in tables], n_bits, merit)
+    return _best_contrast(log_prior, tables, n_bits, merit)
 
 
 def _fixed_point(log_prior, tables, number_format):
     return Rounded(number_format, number_format.encode(log_prior), [number_format.encode(table) for table in tables])
 
 
-def _best_contrast(tables, n_bits, merit):
+def _best_contrast(log_prior, tables, n_bits, merit):
     """Try steps on a geometric grid, first by factors of 2, then by 2^(1/4) around the best of those."""
-    widest = max(np.ptp(table, axis=-1).max() for table in tables)
-    full_range = max(widest, np.finfo(np.float32).tiny) / (2**n_bits - 1)
+    # The prior is spread over all features, in one matrix of all rows: thousands of small tables would take longer.
+    rows = np.concatenate([table.reshape(-1, len(log_prior)) for table in tables]) + log_prior / len(tables)
+    ends = np.cumsum([table[..., 0].size for table in tables])[:-1]
+    full_range = max(np.ptp(rows, axis=1).max(), np.finfo(np.float32).tiny) / (2**n_bits - 1)
     found = {}
 
     def best_of(exponents):
         for exponent in exponents:
             number_format = ContrastFormat(n_bits, full_range * 2.0 ** (-exponent / 4))
-            rounded = Rounded(number_format, None, [number_format.encode(table) for table in tables])
+            parts = np.split(number_format.encode(rows), ends)
+            codes = [part.reshape(table.shape) for part, table in zip(parts, tables, strict=True)]
+            rounded = Rounded(number_format, None, codes)
             found[exponent] = (merit(rounded), rounded)
         return max(found, key=lambda exponent: found[exponent][0])
 
@@ -106,9 +111,8 @@ def _best_contrast(tables, n_bits, merit):
     return found[best_of(coarse + offset for offset in (-3, -2, -1, 1, 2, 3))][1]
 
 
-def _merit(scale, table, codes, y, weights):
+def _merit(scale, scores, y, weights):
     """Return what to maximise: accuracy, then the log-likelihood of the labels, then fineness."""
-    scores = table.scores(codes)
     accuracy = np.dot(weights, scores.argmax(axis=1) == y)
     log_scores = scores * np.float64(scale)
     log_likelihood = np.dot(weights, log_scores[np.arange(len(y)), y] - logsumexp(log_scores, axis=1))

@@ -14,7 +14,8 @@ __all__ = ["MAX_STATES", "ScoreTable", "codes_dtype"]
 MAX_STATES = 65_535
 
 _LANES = 8  # floats in the kernel's vector type
-_ROWS_PER_THREAD = 512  # fewer rows than this are not worth waking a thread
+_ROW_NS = 0.5  # to add one vector register of a table row, order of magnitude
+_THREAD_NS = 2e6  # less work than this per thread is done sooner by one thread
 
 
 def codes_dtype(n_states):
@@ -107,5 +108,6 @@ class ScoreTable:
         return out
 
     def _scratch(self, codes, n_threads):
-        n_threads = max(1, min(n_threads, len(codes) // _ROWS_PER_THREAD))
-        return np.empty((n_threads, len(self.parents) + 1), dtype=np.int64)
+        n_rows = len(self.parents) + 1
+        work = len(codes) * n_rows * (self.table.shape[1] / _LANES) * _ROW_NS
+        return np.empty((max(1, min(n_threads, int(work / _THREAD_NS))), n_rows), dtype=np.int64)

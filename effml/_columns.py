@@ -44,7 +44,7 @@ def resolve_categorical(X, categorical_features):
     ValueError
         If `categorical_features` names no column of `X` or is of another kind.
     """
-    X = _as_table(X)
+    X = as_table(X)
     n_features = X.shape[1]
     mask = np.zeros(n_features, dtype=bool)
     if categorical_features is None:
@@ -107,7 +107,7 @@ def learn_categories(X, mask):
     TypeError
         If a categorical column mixes text and numbers, or holds anything else.
     """
-    X = _as_table(X)
+    X = as_table(X)
     categories = [None] * X.shape[1]
     for i in np.flatnonzero(mask):
         _, levels = _factorize(_column(X, i), column_name(X, i))
@@ -141,7 +141,7 @@ def encode_table(X, categories, *, dtype=np.float64):
     TypeError
         If a column holds anything but numbers, text, categories and booleans, or `X` is sparse.
     """
-    X = _as_table(X)
+    X = as_table(X)
     n_samples, n_features = X.shape
     if n_features != len(categories):
         raise ValueError(f"X has {n_features} columns, but {len(categories)} were learned")
@@ -166,7 +166,7 @@ def encode_table(X, categories, *, dtype=np.float64):
     return matrix
 
 
-def _as_table(X):
+def as_table(X):
     """Return a DataFrame as it is, anything else as a 2-D array."""
     if is_table(X):
         return X

@@ -11,7 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from effml._cext.mdlp import code_by_edges, code_by_table
-from effml._columns import column_name, encode_table, learn_categories, resolve_categorical
+from effml._columns import as_table, column_name, encode_table, learn_categories, resolve_categorical
 from effml.discretization._cuts import learn_edges
 
 _SEARCHED_DTYPES = (np.int32, np.int64, np.float32, np.float64)  # the types code_by_edges is compiled for
@@ -122,6 +122,7 @@ class MDLPDiscretizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         TypeError
             If a column holds anything but numbers, text, categories and booleans, or `X` is sparse.
         """
+        X = as_table(X)
         validate_data(self, X, y, skip_check_array=True)
         check_consistent_length(X, y)
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
@@ -174,6 +175,7 @@ class MDLPDiscretizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             If a column holds anything but numbers, text, categories and booleans, or `X` is sparse.
         """
         check_is_fitted(self)
+        X = as_table(X)
         validate_data(self, X, reset=False, skip_check_array=True)
         matrix = encode_table(X, self.categories_)
         self._check_missing(X, matrix)
@@ -215,6 +217,7 @@ class MDLPDiscretizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         tags.target_tags.required = True
         tags.input_tags.allow_nan = self.missing == "code"
         tags.input_tags.categorical = True
+        tags.transformer_tags.preserves_dtype = []  # codes are uint8 or uint16 whatever comes in
         return tags
 
 

@@ -14,7 +14,7 @@ from sklearn.naive_bayes import CategoricalNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import KBinsDiscretizer, MinMaxScaler, OneHotEncoder
 
-from effml.bayes import MDLPDiscretizer, NaiveBayesClassifier, TANClassifier
+from effml.bayes import MDLPDiscretizer, NaiveBayesClassifier, TANClassifier, tables
 
 BOTH = [NaiveBayesClassifier, TANClassifier]
 
@@ -272,7 +272,8 @@ def test_a_class_without_rows_gets_what_smoothing_leaves():
 
 @pytest.mark.parametrize("estimator", BOTH)
 @pytest.mark.parametrize("bits", FORMATS)
-def test_the_model_does_not_depend_on_the_number_of_threads(estimator, bits):
+def test_the_model_does_not_depend_on_the_number_of_threads(estimator, bits, monkeypatch):
+    monkeypatch.setattr(tables, "_THREAD_NS", 1.0)  # else so little work stays on one thread
     X, y = random_codes(20_000, n_states=(7, 5, 9, 3, 6, 8))
     one, two = estimator(n_jobs=1, **bits).fit(X, y), estimator(n_jobs=2, **bits).fit(X, y)
     assert_same_model(one, two)

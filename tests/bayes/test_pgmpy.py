@@ -1,5 +1,6 @@
 """Exchange with pgmpy, whose exact inference is the reference for our posterior."""
 
+import sys
 import warnings
 
 import numpy as np
@@ -106,3 +107,11 @@ def test_to_pgmpy_says_what_does_not_fit():
         NaiveBayesClassifier(discretizer=None, n_bits=4).fit(X, y).to_pgmpy()
     with pytest.raises(ValueError, match="class_name='size' is the name of a feature"):
         NaiveBayesClassifier(discretizer=None).fit(X, y).to_pgmpy("size")
+
+
+def test_without_pgmpy_the_error_names_the_extra(monkeypatch):
+    X, y = table()
+    model = NaiveBayesClassifier(discretizer=None).fit(X, y)
+    monkeypatch.setitem(sys.modules, "pgmpy.models", None)
+    with pytest.raises(ImportError, match=r"effml\[pgmpy\]"):
+        model.to_pgmpy()

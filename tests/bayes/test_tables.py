@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import effml.bayes.tables as tables_module
 from effml.bayes.encoding import as_codes
 from effml.bayes.tables import ScoreTable, codes_dtype
 
@@ -52,11 +53,13 @@ def test_scores_equal_numpy_bit_for_bit(model, portable):
 
 
 @pytest.mark.parametrize("n_threads", [2, 3, 7])
-def test_scores_do_not_depend_on_the_number_of_threads(n_threads):
+def test_scores_do_not_depend_on_the_number_of_threads(n_threads, monkeypatch):
+    monkeypatch.setattr(tables_module, "_THREAD_NS", 1.0)  # else so little work stays on one thread
     rng = np.random.default_rng(0)
     tables = [rng.normal(size=(4, 5)).astype(np.float32) for _ in range(9)]
     table = ScoreTable(np.zeros(5), tables, np.full(9, -1), np.full(9, 4))
     codes = rng.integers(0, 5, (9_001, 9)).astype(np.uint8)
+    assert len(table._scratch(codes, n_threads)) == n_threads
     np.testing.assert_array_equal(table.scores(codes, n_threads=n_threads), table.scores(codes))
     np.testing.assert_array_equal(table.argmax(codes, n_threads=n_threads), table.argmax(codes))
 

@@ -187,7 +187,7 @@ def export(
 
     with staged(out) as stage:
         written = to_c(estimator, stage, name=name, input_dtype=input_dtype.value)
-        size = footprint(estimator)
+        size = footprint(estimator, input_dtype=input_dtype.value)
     for path in sorted(written):
         print(out / Path(path).name)
     print(

@@ -178,7 +178,9 @@ def _number(series, name):
         raise CommandError(f"Column {name!r} holds {values[row]:g} in row {row + 1}, which no float32 can hold.")
     low, high = finite.min(), finite.max()
     whole = values.dtype.kind in "iu" or bool((finite % 1 == 0).all())
-    return series, "integer" if whole else "number", f"{low:g} to {high:g}"
+    if whole:
+        return series, "integer", f"{int(low)} to {int(high)}"
+    return series, "number", f"{low:g} to {high:g}"
 
 
 def _refuse_faulty_numbers(series, name):

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from effml.discretization import MDLPDiscretizer
@@ -159,6 +159,9 @@ def test_huge_and_tiny_weights_are_fine():
 float64 = st.floats(allow_nan=False, allow_infinity=False)
 
 
+# Float32 is coarser above 1 than below: both neighbours lie nearer to 1 - 2^-24 and 1, their midpoint above 1.
+@example(a=1 - 1.5 * 2.0**-25, b=1 + 1.8 * 2.0**-25)
+@example(a=-1 - 1.8 * 2.0**-25, b=-1 + 1.5 * 2.0**-25)
 @given(a=float64, b=float64)
 def test_cut_lies_between_its_neighbours_also_in_float32(a, b):
     a, b = sorted((a, b))

@@ -281,7 +281,7 @@ class TANClassifier(BayesNetClassifier):
             sample_weight=weights,
             n_jobs=self.n_jobs,
         )
-        return chow_liu_parents(information)
+        return chow_liu_parents(information, connect=False)  # an edge that tells nothing costs table rows
 
     @classmethod
     def _with_structure(cls, parents, n_states):

@@ -69,6 +69,10 @@ def _largest_sum(fields) -> int:
 def _add_codes(est, frame) -> str:
     """Add the Bin step of the codes; a missing, unknown or impossible value gets a code past the feature's last."""
     behind = frame if est.discretizer_ is None else frame.through(est.discretizer_)
+    levels = getattr(est, "categories_", None)  # of columns of text, numbered by the estimator itself
+    if levels is not None:
+        columns = [c if levels[k] is None else behind.set_categories(k, levels[k]) for k, c in enumerate(behind.columns)]
+        behind = behind.with_columns(columns)
     n_states = np.asarray(est.n_states_, dtype=np.int64)
     if len(behind.columns) != len(n_states):
         raise LoweringError(

@@ -46,10 +46,11 @@ def default_candidates(
     n_classes, n_features : int
         Of the table to learn.
     categorical : sequence of column names or indices, default=()
-        Columns that hold categories. The Bayesian classifiers take them as they are; where there are some, decision
-        trees and logistic regression, which need numbers, are left out.
+        Columns that hold categories. The Bayesian classifiers take them as they are; trees get them as ordinal codes,
+        logistic regression one-hot.
     missing : bool, default=False
-        Whether values are missing. Logistic regression, which has no answer to that, is then left out.
+        Whether values are missing. Logistic regression, which has no answer to that, is then left out; so are trees if
+        there are categories as well, since an encoder that learned a missing category cannot be lowered.
     class_weight : dict, "balanced" or None, default=None
         Passed to every candidate.
     random_state : int or None, default=None
@@ -78,10 +79,10 @@ def default_candidates(
         raise ValueError(f"n_classes must be at least 2 and n_features at least 1, got {n_classes} and {n_features}")
     flash = check_budget(budget).get("flash_bytes", math.inf)
     candidates = _bayesian(categorical, class_weight, random_state, effort)
-    if len(categorical) == 0:
-        candidates.append(_tree(flash, class_weight, random_state, effort))
-        if not missing:
-            candidates += _logistic(flash, n_classes, n_features, class_weight, effort)
+    if not (missing and len(categorical)):
+        candidates.append(_tree(flash, categorical, class_weight, random_state, effort))
+    if not missing and _float_weights(n_classes, n_features) * _BYTES_PER_WEIGHT <= flash:
+        candidates.append(_logistic(categorical, class_weight, effort))
     return candidates
 
 
@@ -99,22 +100,36 @@ def _bayesian(categorical, class_weight, random_state, effort):
     ]
 
 
-def _tree(flash, class_weight, random_state, effort):
+def _tree(flash, categorical, class_weight, random_state, effort):
+    from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OrdinalEncoder
     from sklearn.tree import DecisionTreeClassifier
 
     smallest, *others = _LEAVES[effort]
     leaves = [smallest] + [n for n in others if n * _BYTES_PER_LEAF <= flash]
     tree = DecisionTreeClassifier(class_weight=class_weight, random_state=random_state)
-    return "tree", tree, {"max_leaf_nodes": leaves}
+    if len(categorical) == 0:
+        return "tree", tree, {"max_leaf_nodes": leaves}
+    ordinal = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+    encoder = ColumnTransformer([("categories", ordinal, list(categorical))], remainder="passthrough")
+    return "tree", make_pipeline(encoder, tree), {"decisiontreeclassifier__max_leaf_nodes": leaves}
 
 
-def _logistic(flash, n_classes, n_features, class_weight, effort):
+def _logistic(categorical, class_weight, effort):
+    from sklearn.compose import ColumnTransformer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-    n_outputs = 1 if n_classes == 2 else n_classes
-    if n_outputs * (n_features + 1) * _BYTES_PER_WEIGHT > flash:
-        return []
-    model = make_pipeline(StandardScaler(), LogisticRegression(class_weight=class_weight, max_iter=200))
-    return [("logistic", model, {"logisticregression__C": list(_REGULARISATION[effort])})]
+    scaler = StandardScaler()
+    if len(categorical):
+        one_hot = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+        scaler = ColumnTransformer([("categories", one_hot, list(categorical))], remainder=scaler)
+    model = make_pipeline(scaler, LogisticRegression(class_weight=class_weight, max_iter=200))
+    return "logistic", model, {"logisticregression__C": list(_REGULARISATION[effort])}
+
+
+def _float_weights(n_classes, n_features):
+    """At least this many: one-hot columns add to them."""
+    return (1 if n_classes == 2 else n_classes) * (n_features + 1)

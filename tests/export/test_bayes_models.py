@@ -132,14 +132,22 @@ def test_text_columns_unknown_levels_and_missing_values():
         }
     )
     y = np.where((X["colour"] == "red") | (X["size"] > 0.5), "stop", "go")
-    for model in (NaiveBayesClassifier(), TANClassifier(n_bits=4)):
-        compiled = effml.compile_c(model.fit(X, y))
+    X["grade"] = rng.integers(0, 4, size=300)
+    codes = X.drop(columns="size")
+    for model, table in (
+        (NaiveBayesClassifier(), X),
+        (TANClassifier(n_bits=4), X),
+        (TANClassifier(discretizer=None), codes),
+    ):
+        compiled = effml.compile_c(model.fit(table, y))
         fresh = X.copy()
         fresh["colour"] = fresh["colour"].where(np.arange(300) % 3 > 0, "mauve")
         fresh.loc[::4, "size"] = np.nan
         fresh.loc[1::4, "colour"] = None
+        fresh = fresh[table.columns]
         np.testing.assert_array_equal(compiled.predict(fresh), model.predict(fresh))
-        assert compiled.program.inputs[1].categories == ("blue", "green", "red")
+        spec = compiled.program.inputs[list(table.columns).index("colour")]
+        assert spec.categories == ("blue", "green", "red")
         assert_c_equals_run(compiled.program, hostile_rows(compiled.program, 300, rng))
 
 

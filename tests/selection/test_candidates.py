@@ -1,7 +1,10 @@
+import numpy as np
+import pandas as pd
 import pytest
 from sklearn.model_selection import ParameterGrid
 
-from effml.selection import default_candidates
+from effml.export import compile_c
+from effml.selection import BudgetSearchCV, default_candidates
 
 
 def n_rows(candidates):
@@ -24,8 +27,47 @@ def test_categories_and_missing_values_leave_out_what_cannot_take_them():
         return [name for name, _, _ in default_candidates(budget=None, n_classes=2, n_features=3, **table)]
 
     assert names() == ["naive_bayes", "tan", "tree", "logistic"]
+    assert names(categorical=["colour"]) == ["naive_bayes", "tan", "tree", "logistic"]
     assert names(missing=True) == ["naive_bayes", "tan", "tree"]
-    assert names(categorical=["colour"]) == ["naive_bayes", "tan"]
+    assert names(categorical=["colour"], missing=True) == ["naive_bayes", "tan"]
+
+
+def mixed_table(missing):
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(
+        {
+            "a": rng.normal(size=200),
+            "colour": rng.choice(["red", "green", "blue"], 200).astype(object),
+            "b": rng.normal(size=200),
+            "shape": rng.choice(["x", "y"], 200).astype(object),
+        }
+    )
+    y = np.where((X["a"] > 0) ^ (X["colour"] == "red"), "yes", "no")
+    if missing:
+        X.loc[rng.random(200) < 0.1, "a"] = np.nan
+        X.loc[rng.random(200) < 0.1, "colour"] = np.nan
+    return X, y
+
+
+@pytest.mark.parametrize("columns", [["a", "b"], ["a", "colour", "b", "shape"], ["colour", "shape"]])
+@pytest.mark.parametrize("missing", [False, True])
+def test_every_candidate_is_fitted_lowered_and_measured(columns, missing):
+    X, y = mixed_table(missing)
+    made = default_candidates(
+        budget=None,
+        n_classes=2,
+        n_features=len(columns),
+        categorical=[name for name in ("colour", "shape") if name in columns],
+        missing=missing,
+        random_state=0,
+        effort=0,
+    )
+    search = BudgetSearchCV(made, budget="flash=2KiB", cv=3, error_score="raise").fit(X[columns], y)
+    assert search.best_footprint_["flash_bytes"] <= 2048
+    assert (search.cv_results_["failure"] == "").all()
+    X.loc[0, "colour"] = "never seen"
+    compiled = compile_c(search.best_estimator_)
+    assert (compiled.predict(X[columns]) == search.predict(X[columns])).all()
 
 
 def test_effort_adds_settings():
@@ -38,7 +80,7 @@ def test_class_weight_and_seed_reach_the_candidates():
     for _, estimator, _ in made:
         parameters = estimator.get_params(deep=True)
         assert "balanced" in [value for key, value in parameters.items() if key.endswith("class_weight")]
-    assert made[2][1].random_state == 3
+    assert made[2][1].random_state == 3 and made[1][1].random_state == 3
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from effml.bayes.tables import ScoreTable
 
 __all__ = ["MAX_ROWS", "Rounded", "round_tables"]
 
-MAX_ROWS = 20_000
+MAX_ROWS = 4_096
 _INTEGER_BITS = range(0, 7)
 _EXACT_FLOAT32 = 2**24  # integers up to here are float32 numbers, so are their sums
 

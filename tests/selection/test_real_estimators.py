@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from effml.bayes import NaiveBayesClassifier, TANClassifier
 from effml.export import footprint
 from effml.selection import BudgetError, BudgetSearchCV
 
@@ -33,6 +34,8 @@ def candidates():
     return [
         ("tree", DecisionTreeClassifier(random_state=0), {"max_leaf_nodes": [2, 4, 8]}),
         ("logistic", make_pipeline(StandardScaler(), LogisticRegression()), {"logisticregression__C": [0.1, 10.0]}),
+        ("naive_bayes", NaiveBayesClassifier(), {"n_bits": [2, 4], "max_bins": [4]}),
+        ("tan", TANClassifier(n_bits=4, integer_bits="auto")),
     ]
 
 
@@ -66,7 +69,7 @@ def test_same_model_for_any_number_of_jobs(iris):
 
 def test_reasons_come_back_from_worker_processes(iris):
     search = BudgetSearchCV([KNeighborsClassifier(), *candidates()], budget=None, n_jobs=2)
-    with pytest.warns(UserWarning, match="1 of 6 candidates failed"):
+    with pytest.warns(UserWarning, match="1 of 9 candidates failed"):
         search.fit(*iris)
     assert "KNeighborsClassifier" in search.cv_results_["failure"][0]
     assert (search.cv_results_["failure"][1:] == "").all()

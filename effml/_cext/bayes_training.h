@@ -1,22 +1,14 @@
-/* The four phases of a training step of a Bayesian network classifier, for one real type.
+/* The four phases of a training step of a Bayesian network classifier, for one real type and instruction set.
  *
- * Included twice by bayes_training.pyx's C, with REAL, NAME(x) and EXP defined. Tables are blocks of rows, one row per
- * (state, parent state) at position state * n_parent + parent state, `width` reals wide with the classes first.
+ * Included by bayes_phases.h with REAL, EXP, SQRT and NAME(x) defined. A table is a block of consecutive rows, one per
+ * (state, parent state), at position state * n_parent + parent state; a row is `width` reals, the classes first.
  *
- *   table_NAME    logits A -> probabilities P (over the states) and the quantised log-probabilities Q that score
- *   loss_NAME     scores of one sample -> its loss and dLoss/dscores
- *   backward_NAME gradient by table rows -> gradient by logits, through the normalisation
- *   adam_NAME     one step of Adam
+ *   prepare  logits A -> probabilities P over the states and the (quantised) log-probabilities Q that score;
+ *            contrast format: P keeps the centred rows in steps, Q their codes times the step
+ *   sample   rows of one sample -> its loss, and dLoss/dscores in `score`
+ *   update   gradients of a batch -> gradient of one table's logits -> one step of Adam
+ *   option   gradient of the weight of one candidate table: sum over the batch of dLoss/dscores . its rows
  */
-
-typedef struct {
-    double generative, margin_weight, cross_entropy; /* loss = g * (-s_y) + w * max(0, m) + e * (-s_y + lse s) */
-    double margin, sharpness;
-    int format;   /* 0: float log-probabilities, 1: fixed point, 2: contrast */
-    double scale; /* distance of two levels */
-    double top;   /* largest code */
-    double beta1, beta2, epsilon;
-} NAME(effml_training);
 
 /* Rounds half to even like rint, but vectorises everywhere; |x| < 2^22. */
 EFFML_INLINE REAL NAME(effml_round)(REAL x) {
@@ -25,7 +17,7 @@ EFFML_INLINE REAL NAME(effml_round)(REAL x) {
     return y - magic;
 }
 
-EFFML_INLINE REAL NAME(effml_level)(const NAME(effml_training) * t, REAL value) {
+EFFML_INLINE REAL NAME(effml_level)(const effml_training *t, REAL value) {
     REAL code;
     if (t->format == 1) {
         code = -value * (REAL)(1.0 / t->scale);
@@ -36,9 +28,8 @@ EFFML_INLINE REAL NAME(effml_level)(const NAME(effml_training) * t, REAL value) 
     return value;
 }
 
-/* scratch: 3 * width. sums: one row for a class prior (normalised over the classes), see is_prior. */
-EFFML_INLINE void NAME(effml_table)(const NAME(effml_training) * t, const REAL *A, REAL *P, REAL *Q, ptrdiff_t n_state,
-                                    ptrdiff_t n_parent, ptrdiff_t n_class, ptrdiff_t width, REAL *scratch) {
+EFFML_INLINE void NAME(effml_table)(const effml_training *t, const REAL *A, REAL *P, REAL *Q, ptrdiff_t n_state,
+                                    ptrdiff_t n_parent, ptrdiff_t width, REAL *scratch) {
     REAL *high = scratch, *sum = scratch + width;
     for (ptrdiff_t p = 0; p < n_parent; p++) {
         for (ptrdiff_t c = 0; c < width; c++) {
@@ -71,11 +62,10 @@ EFFML_INLINE void NAME(effml_table)(const NAME(effml_training) * t, const REAL *
             }
         }
     }
-    (void)n_class;
 }
 
 /* The class prior is one row, normalised over the classes. */
-EFFML_INLINE void NAME(effml_prior)(const NAME(effml_training) * t, const REAL *A, REAL *P, REAL *Q, ptrdiff_t n_class) {
+EFFML_INLINE void NAME(effml_prior)(const effml_training *t, const REAL *A, REAL *P, REAL *Q, ptrdiff_t n_class) {
     REAL high = A[0], sum = 0;
     for (ptrdiff_t c = 1; c < n_class; c++) {
         high = A[c] > high ? A[c] : high;
@@ -92,7 +82,7 @@ EFFML_INLINE void NAME(effml_prior)(const NAME(effml_training) * t, const REAL *
 }
 
 /* Contrast rows: centred over the classes, mid-rise codes of one step; P keeps the centred values in steps. */
-EFFML_INLINE void NAME(effml_contrast)(const NAME(effml_training) * t, const REAL *A, REAL *P, REAL *Q, ptrdiff_t n_row,
+EFFML_INLINE void NAME(effml_contrast)(const effml_training *t, const REAL *A, REAL *P, REAL *Q, ptrdiff_t n_row,
                                        ptrdiff_t n_class, ptrdiff_t width) {
     const REAL half = (REAL)(0.5 * t->top), inverse = (REAL)(1.0 / t->scale), step = (REAL)t->scale;
     for (ptrdiff_t row = 0; row < n_row; row++) {
@@ -113,7 +103,7 @@ EFFML_INLINE void NAME(effml_contrast)(const NAME(effml_training) * t, const REA
 }
 
 /* Returns the loss of one sample and replaces the scores by their gradient; scratch: width. */
-EFFML_INLINE double NAME(effml_loss)(const NAME(effml_training) * t, REAL *score, ptrdiff_t y, double weight,
+EFFML_INLINE double NAME(effml_loss)(const effml_training *t, REAL *score, ptrdiff_t y, double weight,
                                      ptrdiff_t n_class, ptrdiff_t width, REAL *scratch) {
     const REAL own = score[y], w = (REAL)weight;
     double loss = t->generative * -(double)own;
@@ -209,7 +199,7 @@ EFFML_INLINE void NAME(effml_backward)(const REAL *P, REAL *G, ptrdiff_t n_state
     }
 }
 
-EFFML_INLINE void NAME(effml_adam)(const NAME(effml_training) * t, REAL *A, REAL *M, REAL *V, const REAL *G, ptrdiff_t n,
+EFFML_INLINE void NAME(effml_adam)(const effml_training *t, REAL *A, REAL *M, REAL *V, const REAL *G, ptrdiff_t n,
                                    double rate, double step) {
     const REAL b1 = (REAL)t->beta1, b2 = (REAL)t->beta2, c1 = (REAL)(1 - t->beta1), c2 = (REAL)(1 - t->beta2);
     const REAL lr = (REAL)(rate * sqrt(1 - pow(t->beta2, step)) / (1 - pow(t->beta1, step)));
@@ -219,4 +209,109 @@ EFFML_INLINE void NAME(effml_adam)(const NAME(effml_training) * t, REAL *A, REAL
         V[j] = b2 * V[j] + c2 * (G[j] * G[j]);
         A[j] -= lr * M[j] / (SQRT(V[j]) + epsilon);
     }
+}
+
+/* dLoss/dlog step of the contrast format (learned step size: inside the range Q/step - v, outside Q/step). */
+EFFML_INLINE double NAME(effml_step_gradient)(const effml_training *t, const REAL *P, const REAL *Q, const REAL *G,
+                                              ptrdiff_t n) {
+    const REAL half = (REAL)(0.5 * t->top);
+    REAL total = 0;
+    for (ptrdiff_t j = 0; j < n; j++) {
+        REAL v = P[j], inside = v > half || v < -half ? 0 : v;
+        total += G[j] * (Q[j] - inside * (REAL)t->scale);
+    }
+    return (double)total;
+}
+
+static void NAME(effml_prepare)(const effml_training *t, const effml_tables *w, ptrdiff_t first, ptrdiff_t n_state,
+                                ptrdiff_t n_parent, int is_prior, void *scratch) {
+    const ptrdiff_t at = first * w->width;
+    const REAL *A = (const REAL *)w->logits + at;
+    REAL *P = (REAL *)w->probabilities + at, *Q = (REAL *)w->scores + at;
+    if (t->format == 2) {
+        NAME(effml_contrast)(t, A, P, Q, n_state * n_parent, w->n_class, w->width);
+    } else if (is_prior) {
+        NAME(effml_prior)(t, A, P, Q, w->n_class);
+    } else {
+        NAME(effml_table)(t, A, P, Q, n_state, n_parent, w->width, (REAL *)scratch);
+    }
+}
+
+/* rows: one of each table, `stride` apart, negative where the factor is dropped. scratch: width reals. */
+static double NAME(effml_sample)(const effml_training *t, const effml_tables *w, const int32_t *rows, ptrdiff_t n_rows,
+                                 ptrdiff_t stride, ptrdiff_t y, double weight, void *score_, void *scratch) {
+    const REAL *Q = (const REAL *)w->scores;
+    const ptrdiff_t width = w->width;
+    REAL *score = (REAL *)score_;
+    for (ptrdiff_t c = 0; c < width; c++) {
+        score[c] = 0;
+    }
+    for (ptrdiff_t k = 0; k < n_rows; k++) {
+        const ptrdiff_t row = rows[k * stride];
+        if (row >= 0) {
+            const REAL *q = Q + row * width;
+            for (ptrdiff_t c = 0; c < width; c++) {
+                score[c] += q[c];
+            }
+        }
+    }
+    return NAME(effml_loss)(t, score, y, weight, w->n_class, width, (REAL *)scratch);
+}
+
+/* rows: this table's row of each sample of the batch. scratch: the table's rows plus one. Returns the gradient of the
+ * logarithm of the step (contrast). With rate 0 the gradient of the logits is left in M and nothing else changes. */
+static double NAME(effml_update)(const effml_training *t, const effml_tables *w, const void *gradients,
+                                 const int32_t *rows, ptrdiff_t n, ptrdiff_t first, ptrdiff_t n_state,
+                                 ptrdiff_t n_parent, int is_prior, double rate, double step, void *scratch) {
+    const REAL *dS = (const REAL *)gradients;
+    const ptrdiff_t width = w->width, size = n_state * n_parent * width, at = first * width;
+    REAL *A = (REAL *)w->logits + at, *P = (REAL *)w->probabilities + at, *Q = (REAL *)w->scores + at;
+    REAL *M = (REAL *)w->first_moments + at, *V = (REAL *)w->second_moments + at;
+    REAL *G = (REAL *)scratch;
+    double step_gradient = 0;
+    memset(G, 0, (size_t)size * sizeof(REAL));
+    for (ptrdiff_t s = 0; s < n; s++) {
+        if (rows[s] >= 0) {
+            REAL *g = G + (rows[s] - first) * width;
+            const REAL *d = dS + s * width;
+            for (ptrdiff_t c = 0; c < width; c++) {
+                g[c] += d[c];
+            }
+        }
+    }
+    if (t->format == 2) {
+        step_gradient = NAME(effml_step_gradient)(t, P, Q, G, size);
+    } else if (is_prior) {
+        REAL sum = 0;
+        for (ptrdiff_t c = 0; c < w->n_class; c++) {
+            sum += G[c];
+        }
+        for (ptrdiff_t c = 0; c < w->n_class; c++) {
+            G[c] -= P[c] * sum;
+        }
+    } else {
+        NAME(effml_backward)(P, G, n_state, n_parent, width, G + size);
+    }
+    if (rate > 0) {
+        NAME(effml_adam)(t, A, M, V, G, size, rate, step);
+    } else {
+        memcpy(M, G, (size_t)size * sizeof(REAL));
+    }
+    return step_gradient;
+}
+
+static double NAME(effml_option)(const effml_tables *w, const void *gradients, const int32_t *rows, ptrdiff_t n) {
+    const REAL *dS = (const REAL *)gradients, *Q = (const REAL *)w->scores;
+    double total = 0;
+    for (ptrdiff_t s = 0; s < n; s++) {
+        if (rows[s] >= 0) {
+            const REAL *q = Q + (ptrdiff_t)rows[s] * w->width, *d = dS + s * w->width;
+            REAL dot = 0;
+            for (ptrdiff_t c = 0; c < w->n_class; c++) {
+                dot += d[c] * q[c];
+            }
+            total += (double)dot;
+        }
+    }
+    return total;
 }

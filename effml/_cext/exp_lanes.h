@@ -1,4 +1,4 @@
-/* exp and log2-free helpers for loops that the compiler vectorises: the same polynomial as effml.program.steps.outputs.exp_float32,
+/* exp for loops that the compiler vectorises: the polynomial of effml.program.steps.outputs.exp_float32,
  * the same float32 result on every instruction set (no fused multiply-add, no libm). */
 #ifndef EFFML_EXP_LANES_H
 #define EFFML_EXP_LANES_H

@@ -5,11 +5,14 @@ analytic footprint, which is the same on every machine, and by the size of the C
 """
 
 import functools
+import os
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import get_scorer
 
 from effml._cli.errors import NOT_EQUAL, NOTHING_FITS, CommandError
@@ -124,13 +127,33 @@ def _search(candidates, X, y, cv, groups, settings, console):
 
     n_fits = sum(len(ParameterGrid(grid)) for _, _, grid in candidates) * cv.get_n_splits(X, y, groups)
     with (
+        quiet_workers(),
         warnings.catch_warnings(record=True) as caught,
         counted(settings.scoring, n_fits, f"Cross-validating {n_fits} fits", console) as scorer,
     ):
         warnings.simplefilter("always")
         search = BudgetSearchCV(candidates, budget=None, scoring=scorer, cv=cv, n_jobs=settings.jobs, refit=False)
         search.fit(X, y, **({} if groups is None else {"groups": groups}))
-    return search, sorted({" ".join(str(warning.message).split()) for warning in caught})
+    # scikit-learn prints the tracebacks of failed fits; the search's own warning names them in one line
+    return search, sorted({_first_line(each.message) for each in caught if each.category is not FitFailedWarning})
+
+
+@contextmanager
+def quiet_workers():
+    """Keep the warnings of worker processes, which would come once a fit, off the user's screen."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = "ignore"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
+
+
+def _first_line(message):
+    return str(message).strip().splitlines()[0]
 
 
 def _choose(search, model, proven, budget):

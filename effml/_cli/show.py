@@ -29,8 +29,9 @@ def table_of_columns(table, target):
 def front_of(outcome, scoring, budget):
     """The Pareto front: quality on both parts against what the model costs; the chosen row is marked."""
     word = "error" if scoring in ACCURACY_SCORES else scoring
-    shown = Table("", "model", box=box.SIMPLE)
-    for header in (f"CV {word}", f"held-out {word}", "flash B", "RAM B", "operations"):
+    shown = Table("", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    shown.add_column("model", overflow="fold")
+    for header in (f"CV\n{word}", f"held-out\n{word}", "flash\nbytes", "RAM\nbytes", "operations"):
         shown.add_column(header, justify="right")
     for model in outcome.front:
         fits = model.load(budget) <= 1

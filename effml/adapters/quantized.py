@@ -6,9 +6,11 @@ The estimator's own `predict` runs the integer Program, so the exported C has no
 from numbers import Integral
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, _fit_context, clone
+from sklearn.utils import check_array, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from effml.adapters.linear import raw_linear_form
 from effml.program.buffers import Output, smallest_unsigned
@@ -86,21 +88,36 @@ class QuantizedLinearClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimat
 
         self.estimator_ = fitted
         self.classes_ = fitted.classes_
-        self.n_features_in_ = fitted.n_features_in_
-        if hasattr(fitted, "feature_names_in_"):
-            self.feature_names_in_ = fitted.feature_names_in_
+        validate_data(self, X_calib, skip_check_array=True)
         self.program_ = _best_program(fitted, X_calib, lower(fitted), self.weight_bits, self.activation_bits)
         return self
 
+    def _run(self, X, output):
+        check_is_fitted(self)
+        if issparse(X):
+            raise TypeError("X is a sparse matrix; QuantizedLinearClassifier takes arrays and DataFrames")
+        if not hasattr(X, "columns"):
+            X = check_array(X, dtype=None, ensure_all_finite=False)
+        validate_data(self, X, reset=False, skip_check_array=True)
+        rows = self.program_.encode(X)
+        if not np.isfinite(rows).all():
+            raise ValueError("Input X contains NaN or infinity; impute missing values before this classifier")
+        return self.program_.run(rows)[output]
+
     def predict(self, X):
         """Return the class labels, shape (n_samples,), by the integer path."""
-        check_is_fitted(self)
-        return self.classes_[self.program_.run(self.program_.encode(X))["label"][:, 0]]
+        number = self._run(X, "label")[:, 0]
+        return self.classes_[number]
 
     def predict_proba(self, X):
         """Return the softmax of the scaled integer scores, float32, shape (n_samples, n_classes)."""
-        check_is_fitted(self)
-        return self.program_.run(self.program_.encode(X))["proba"]
+        return self._run(X, "proba")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = False
+        tags.classifier_tags.multi_class = get_tags(self.estimator).classifier_tags.multi_class
+        return tags
 
 
 def quantize_linear(est, X_calib, *, weight_bits=8, activation_bits=8) -> QuantizedLinearClassifier:
@@ -117,6 +134,7 @@ def quantize_linear(est, X_calib, *, weight_bits=8, activation_bits=8) -> Quanti
 # Shares of the largest weight at which weights are clipped: a few extreme ones need not set the step of all others.
 _CLIPS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08)
 _MAX_CALIBRATION_ROWS = 5000
+_LARGEST_BIAS = 2.0**28  # leaves room for the products in 32 bits
 
 
 def _best_program(est, X, program, weight_bits, activation_bits):
@@ -143,7 +161,7 @@ def _integer_program(est, rows, weight_bits, activation_bits, clip):
     bias = bias - ((offset - rounding)[:, None] * weight).sum(axis=0)
     n_out, top = len(bias), 2 ** (weight_bits - 1) - 1
     highest = max([np.abs(weight).max(initial=0.0), *(np.abs(table).max() for _, table in tables), 1e-30])
-    step = clip * highest / top
+    step = max(clip * highest / top, np.abs(bias).max() / _LARGEST_BIAS)
     total = np.round(bias / step)
     scores = None
     if tables:
@@ -179,8 +197,6 @@ def _integer_program(est, rows, weight_bits, activation_bits, clip):
         offset=offset.astype(np.float32) if len(sources) else np.zeros(1, dtype=np.float32),
         largest=largest,
     )
-    if len(total) and np.abs(total).max() > 2**30:
-        raise LoweringError("the intercept is out of proportion to the weights; scale the inputs before the linear model")
     scores = builder.add(
         Dense,
         "scores",

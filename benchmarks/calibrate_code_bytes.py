@@ -1,4 +1,4 @@
-"""Fit the code bytes of each step (effml.program.footprint.CODE_BYTES) to what ``gcc -Os`` makes of random programs.
+"""Fit the code bytes of each step (effml.program.code_bytes.CODE_BYTES) to what ``gcc -Os`` makes of random programs.
 
     python benchmarks/calibrate_code_bytes.py [--programs 400]
 

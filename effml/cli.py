@@ -210,7 +210,8 @@ def inspect(model: ModelFile):
         measured = None
     console = Console()
     classes = "" if program.classes is None else f", {len(program.classes)} classes"
-    print(f"{type(estimator).__name__}: {len(program.inputs)} features{classes}")
+    steps = [step for _, step in estimator.steps] if hasattr(estimator, "steps") else [estimator]
+    print(f"{', '.join(type(step).__name__ for step in steps)}: {len(program.inputs)} features{classes}")
     for shown in show.structure_of(estimator, program, footprint(estimator), measured):
         console.print(shown)
 

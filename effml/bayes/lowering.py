@@ -17,8 +17,9 @@ def lower_classifier(est, frame: Frame, *, layout: str = "auto") -> None:
     ----------
     est : NaiveBayesClassifier or TANClassifier
     frame : Frame
-    layout : {"auto", "byte", "dense", "swar"}
-        How quantised tables are stored in C; "auto" takes the fewest bytes.
+    layout : {"auto", "size", "speed", "byte", "dense", "swar"}
+        How quantised tables are stored in C, or what to choose it by, see
+        :func:`effml.program.steps.lookup.choose_layout`.
     """
     builder = frame.builder
     codes = _add_codes(est, frame)
@@ -30,8 +31,8 @@ def lower_classifier(est, frame: Frame, *, layout: str = "auto") -> None:
     n_bits = int(est.n_bits_) if quantised else 32
     if not quantised:
         layout = "float"
-    elif layout == "auto":
-        layout = choose_layout(n_bits, len(flat), n_classes)
+    elif layout in ("auto", "size", "speed"):
+        layout = choose_layout(n_bits, len(flat), n_classes, prefer=layout)
     fields = {
         "states": np.asarray(est.n_states_, dtype=np.int64),
         "parents": np.asarray(est.parents_, dtype=np.int64),

@@ -1,65 +1,18 @@
 """What a Program costs on the device: bytes of flash and RAM, operations, and the papers' own size in bits.
 
-Constants are counted exactly, from the very arrays that the C generator emits. Code bytes are calibrated: the table
-below was measured with ``gcc -Os`` on x86-64 by ``benchmarks/calibrate_code_bytes.py``, so selection gives the same answer on
-every machine, with or without a compiler. `CompiledModel.flash_bytes` is the measured figure.
+Constants are counted exactly, from the very arrays that the C generator emits; code bytes are calibrated
+(:mod:`effml.program.code_bytes`). `CompiledModel.flash_bytes` is the measured figure.
 """
 
 from collections import Counter
 from dataclasses import dataclass
 
 from effml.program.cgen import arena, generate_c
+from effml.program.code_bytes import STACK_BYTES, TARGETS, code_bytes
 from effml.program.passes import deployable
 from effml.program.program import Program
 
-__all__ = ["CODE_BYTES", "TARGETS", "Footprint", "footprint_of"]
-
-TARGETS = ("host",)
-
-CODE_BYTES = {
-    "host": {
-        ("frame", ""): 1,
-        ("bin", "constant_float"): 39,
-        ("bin", "constant_int"): 10,
-        ("bin", "linear_float"): 145,
-        ("bin", "linear_int"): 96,
-        ("bin", "bisect_float"): 186,
-        ("bin", "bisect_int"): 147,
-        ("bin", "match_float"): 90,
-        ("bin", "match_int"): 49,
-        ("bin", "index_float"): 64,
-        ("bin", "index_int"): 20,
-        ("bin", "recoded"): 64,
-        ("bin", "scattered"): 0,
-        ("lookup_sum", "byte"): 59,
-        ("lookup_sum", "byte_parents"): 122,
-        ("lookup_sum", "dense"): 96,
-        ("lookup_sum", "dense_parents"): 160,
-        ("lookup_sum", "swar"): 140,
-        ("lookup_sum", "swar_parents"): 225,
-        ("lookup_sum", "swar_flush"): 207,
-        ("lookup_sum", "swar_parents_flush"): 254,
-        ("lookup_sum", "float"): 68,
-        ("lookup_sum", "float_parents"): 121,
-        ("lookup_sum", "checked"): 0,
-        ("tree_walk", "float"): 164,
-        ("tree_walk", "int"): 83,
-        ("tree_walk", "leaf"): 10,
-        ("dense", "float"): 65,
-        ("dense", "int"): 65,
-        ("dense", "start"): 10,
-        ("affine", ""): 60,
-        ("quantize_input", "identity"): 20,
-        ("quantize_input", "float"): 65,
-        ("arg_best", ""): 74,
-        ("positive", ""): 10,
-        ("gather", ""): 36,
-        ("select", ""): 69,
-        ("softmax", ""): 474,
-    }
-}
-STACK_BYTES = {"host": 64}  # return address and saved registers beside the buffers
-
+__all__ = ["Footprint", "footprint_of"]
 
 @dataclass(frozen=True)
 class Footprint:
@@ -113,17 +66,15 @@ def footprint_of(program: Program, *, target: str = "host", outputs=None) -> Foo
     if outputs is None:
         outputs = ("label",) if "label" in program.outputs else tuple(program.outputs)[:1]
     ready = deployable(program.with_outputs(*outputs))
-    costs = [(step, step.cost()) for step in ready.steps]
-    table = CODE_BYTES[target]
-    code = table["frame", ""] * len(outputs)
-    code += sum(table[step.kind, variant] for step, cost in costs for variant in cost.variants)
+    costs = [step.cost() for step in ready.steps]
+    code = code_bytes(program, outputs, target)
     constants = generate_c(program, outputs=outputs).constant_bytes
     return Footprint(
-        n_parameters=sum(cost.n_parameters for _, cost in costs),
-        bits=sum(cost.bits for _, cost in costs),
+        n_parameters=sum(cost.n_parameters for cost in costs),
+        bits=sum(cost.bits for cost in costs),
         flash_bytes=constants + code,
         ram_bytes=sum(slot.nbytes for slot in arena(ready)) + STACK_BYTES[target],
-        operations=dict(sum((cost.operations for _, cost in costs), Counter())),
+        operations=dict(sum((cost.operations for cost in costs), Counter())),
         constant_bytes=constants,
         code_bytes=code,
         target=target,

@@ -6,12 +6,16 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from typer.testing import CliRunner
 
 pd = pytest.importorskip("pandas")
 
+import effml  # noqa: E402
+from effml.bayes import TANClassifier  # noqa: E402
 from effml.cli import app  # noqa: E402
-from effml.persistence import load_model  # noqa: E402
+from effml.persistence import load_model, save_model  # noqa: E402
 
 QUICK = ["--effort", "0", "--cv", "2", "--jobs", "1"]
 
@@ -127,18 +131,35 @@ def test_result_depends_on_neither_run_nor_jobs(run, frame, tmp_path):
     assert first == again == parallel
 
 
-def test_export_and_inspect(run, frame, tmp_path):
+def test_export_writes_c_under_the_given_name(run, frame, tmp_path):
     frame.to_csv("data.csv", index=False)
     assert run("search", "data.csv", "--target", "label", "--budget", "flash=2KiB", *QUICK).exit_code == 0
     result = run("export", "effml-model/model.skops", "--out", "firmware", "--name", "gesture")
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in (tmp_path / "firmware").iterdir()) == ["gesture.c", "gesture.h"]
-    assert "gesture_" in (tmp_path / "firmware" / "gesture.h").read_text()
-    result = run("inspect", "effml-model/model.skops")
+    assert "int gesture_predict(const float *x)" in (tmp_path / "firmware" / "gesture.h").read_text()
+
+
+def test_inspect_shows_size_steps_and_structure(run, frame):
+    model = TANClassifier(n_bits=4, categorical_features=["colour"]).fit(frame.drop(columns="label"), frame["label"])
+    save_model(model, "tan.skops")
+    result = run("inspect", "tan.skops")
     assert result.exit_code == 0, result.output
-    assert "4 features, 3 classes" in result.stdout
-    for word in ("flash bytes (compiled, -Os)", "RAM bytes", "operations a prediction", "parent", "colour"):
-        assert word in result.stdout
+    assert "TANClassifier: 4 features, 3 classes" in result.stdout
+    assert f"{effml.footprint(model).n_operations:,}" in result.stdout
+    for words in ("flash bytes (compiled, -Os)", "RAM bytes", "LookupSum", "ArgBest"):
+        assert words in result.stdout
+    for name, n_states, parent in zip(frame.columns, model.n_states_, model.parents_, strict=False):
+        assert re.search(rf"{name} +{n_states} +{frame.columns[parent] if parent >= 0 else '-'} ", result.stdout)
+    assert "'blue', 'green', 'red'" in result.stdout
+
+
+def test_inspect_shows_a_pipeline_step_by_step(run, frame):
+    model = make_pipeline(StandardScaler(), TANClassifier(n_bits=2)).fit(frame[["size", "noise"]], frame["label"])
+    save_model(model, "pipeline.skops")
+    result = run("inspect", "pipeline.skops")
+    assert result.exit_code == 0, result.output
+    assert "StandardScaler, TANClassifier: 2 features, 3 classes" in result.stdout
 
 
 def test_demo_runs_from_nothing(run, tmp_path):

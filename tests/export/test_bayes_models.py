@@ -151,11 +151,16 @@ def test_text_columns_unknown_levels_and_missing_values():
         assert_c_equals_run(compiled.program, hostile_rows(compiled.program, 300, rng))
 
 
-def test_the_layout_can_be_chosen_and_auto_takes_the_smallest():
+def test_the_layout_can_be_chosen_by_name_size_or_speed():
     X, y = load_digits(return_X_y=True)
+    for n_bits in (2, 3, 4, 6):
+        model = NaiveBayesClassifier(n_bits=n_bits).fit(X, y)
+        names = ["byte", "dense"] + ["swar"] * (n_bits <= 4)
+        sizes = {layout: effml.footprint(model, layout=layout).flash_bytes for layout in names}
+        assert effml.footprint(model, layout="size").flash_bytes == min(sizes.values())
+        assert effml.footprint(model).flash_bytes <= 1.03 * min(sizes.values())
+        assert effml.footprint(model, layout="speed").flash_bytes == sizes["swar" if n_bits <= 4 else "byte"]
     model = NaiveBayesClassifier(n_bits=4).fit(X, y)
-    sizes = {layout: effml.footprint(model, layout=layout).flash_bytes for layout in ("byte", "dense", "swar")}
-    assert effml.footprint(model).flash_bytes == min(sizes.values())
     step = next(step for step in effml.lower(model, layout="swar").steps if isinstance(step, LookupSum))
     assert step.layout == "swar"
     with pytest.raises(ValueError, match="layout='packed'"):

@@ -1,0 +1,16 @@
+"""Learning-rate schedules and other pieces that gradient-trained models share."""
+
+import numpy as np
+
+__all__ = ["log_linear"]
+
+
+def log_linear(start: float, end: float, n: int) -> np.ndarray:
+    """Return n values from `start` to `end` whose logarithms are evenly spaced.
+
+    Examples
+    --------
+    >>> log_linear(1.0, 0.01, 3).tolist()
+    [1.0, 0.1, 0.01]
+    """
+    return np.geomspace(start, end, n)

@@ -1,0 +1,60 @@
+"""Code bytes of each step, calibrated: what makes flash estimates the same on every machine, compiler or not.
+
+Measured with ``gcc -Os`` on x86-64 by ``benchmarks/calibrate_code_bytes.py``, which prints this table.
+"""
+
+from effml.program.passes import deployable
+
+__all__ = ["CODE_BYTES", "STACK_BYTES", "TARGETS", "code_bytes"]
+
+CODE_BYTES = {
+    "host": {
+        ("frame", ""): 1,
+        ("bin", "constant_float"): 39,
+        ("bin", "constant_int"): 10,
+        ("bin", "linear_float"): 145,
+        ("bin", "linear_int"): 96,
+        ("bin", "bisect_float"): 186,
+        ("bin", "bisect_int"): 147,
+        ("bin", "match_float"): 90,
+        ("bin", "match_int"): 49,
+        ("bin", "index_float"): 64,
+        ("bin", "index_int"): 20,
+        ("bin", "recoded"): 64,
+        ("bin", "scattered"): 0,
+        ("lookup_sum", "byte"): 59,
+        ("lookup_sum", "byte_parents"): 122,
+        ("lookup_sum", "dense"): 96,
+        ("lookup_sum", "dense_parents"): 160,
+        ("lookup_sum", "swar"): 140,
+        ("lookup_sum", "swar_parents"): 225,
+        ("lookup_sum", "swar_flush"): 207,
+        ("lookup_sum", "swar_parents_flush"): 254,
+        ("lookup_sum", "float"): 68,
+        ("lookup_sum", "float_parents"): 121,
+        ("lookup_sum", "checked"): 0,
+        ("tree_walk", "float"): 164,
+        ("tree_walk", "int"): 83,
+        ("tree_walk", "leaf"): 10,
+        ("dense", "float"): 65,
+        ("dense", "int"): 65,
+        ("dense", "start"): 10,
+        ("affine", ""): 60,
+        ("quantize_input", "identity"): 20,
+        ("quantize_input", "float"): 65,
+        ("arg_best", ""): 74,
+        ("positive", ""): 10,
+        ("gather", ""): 36,
+        ("select", ""): 69,
+        ("softmax", ""): 474,
+    }
+}
+STACK_BYTES = {"host": 64}  # return address and saved registers beside the buffers
+TARGETS = tuple(CODE_BYTES)
+
+
+def code_bytes(program, outputs, target: str = "host") -> int:
+    """Return the calibrated code bytes of the functions that compute some outputs of a program."""
+    table = CODE_BYTES[target]
+    steps = [step for output in outputs for step in deployable(program.with_outputs(output)).steps]
+    return table["frame", ""] * len(outputs) + sum(table[step.kind, v] for step in steps for v in step.cost().variants)

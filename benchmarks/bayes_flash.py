@@ -2,10 +2,10 @@
 
     EFFML_DATA=/path/to/npz python benchmarks/bayes_flash.py
 
-Official split of letter (16,000 / 4,000), uint8 rows in, Laplace parameters rounded after training. "flash" is what the
-whole function takes: code, tables, bin edges, structure; measured with ``gcc -Os`` by `size`, beside effml's own estimate,
-and on Cortex-M3 where arm-none-eabi-gcc is installed. Latency is the median over batches on the host, compiled with -O2.
-Every row must be predicted as Python predicts it, or the script fails.
+Official split of letter (16,000 / 4,000), uint8 rows in, Laplace parameters rounded after training. Flash is what the
+whole function takes: code, tables, bin edges, structure; measured with ``gcc -Os`` by `size`, beside effml's own
+estimate, and on Cortex-M3 where arm-none-eabi-gcc is installed. Latency is the median over batches on the host,
+compiled with -O2. Every row must be predicted as Python predicts it, or the script fails.
 """
 
 import shutil
@@ -56,8 +56,15 @@ def main():
                 arm = compiled.compiled.section_sizes(compiler=CORTEX_M3)["text"] if has_arm else None
                 nanoseconds = latency(compiled.compiled, compiled.compiled.program.encode(X_test))
                 table.add_row(
-                    cls.__name__.replace("Classifier", ""), label, layout, f"{error:.2f}", str(price.flash_bytes),
-                    str(compiled.flash_bytes), "-" if arm is None else str(arm), str(price.ram_bytes), f"{nanoseconds:.0f}",
+                    cls.__name__.replace("Classifier", ""),
+                    label,
+                    layout,
+                    f"{error:.2f}",
+                    str(price.flash_bytes),
+                    str(compiled.flash_bytes),
+                    "-" if arm is None else str(arm),
+                    str(price.ram_bytes),
+                    f"{nanoseconds:.0f}",
                 )
         table.add_section()
     Console(width=120).print(table)

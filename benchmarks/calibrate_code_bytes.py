@@ -74,8 +74,10 @@ def main():
     for key, column in sorted(keys.items()):
         count = int((design[:, column] > 0).sum())
         print(f"        {key!r}: {round(coefficient[column])},".ljust(60), f"# {count} programs")
-    print(f"mean code {measured.mean():.0f} bytes; error of the fit: mean |e| {np.abs(error).mean():.0f}, "
-          f"95 % within {np.quantile(np.abs(error), 0.95):.0f} bytes")
+    print(
+        f"mean code {measured.mean():.0f} bytes; error of the fit: mean |e| {np.abs(error).mean():.0f}, "
+        f"95 % within {np.quantile(np.abs(error), 0.95):.0f} bytes"
+    )
 
 
 if __name__ == "__main__":

@@ -433,7 +433,7 @@ def _check(est, path, rows, *, final):
 
 
 def quantize(est, X_calib, *, weight_bits: int = 8, activation_bits: int = 8):
-    """Return an estimator whose `predict` is an integer path, from a fitted linear classifier or a Pipeline ending in one.
+    """Return an estimator whose `predict` is an integer path, from a fitted linear classifier or a Pipeline of one.
 
     Parameters
     ----------

@@ -150,3 +150,36 @@ cdef void count_factor(
         for s in range(n_own):
             for p in range(n_parent):
                 out[(s * n_parent + p) * n_classes + c] = even[s * side + p] + odd[s * side + p]
+
+
+def maximum_spanning_tree(const double[:, ::1] weights, Py_ssize_t root):
+    """Return (parents, weight of the edge to the parent) by Prim's algorithm.
+
+    Edges are ordered by descending weight, then by (i, j) with i < j; with a strict order the tree is unique, so it is
+    Kruskal's. The root has parent -1 and weight -inf.
+    """
+    cdef Py_ssize_t n = weights.shape[0], round_, i, newest = root, next_one
+    parents_ = np.full(n, -1, dtype=np.int64)
+    best_ = np.full(n, -np.inf)
+    cdef int64_t[::1] parents = parents_, edge = np.full(n, n * n, dtype=np.int64)
+    cdef double[::1] best = best_
+    cdef uint8_t[::1] inside = np.zeros(n, dtype=np.uint8)
+    cdef int64_t candidate
+    cdef double weight
+    with nogil:
+        for round_ in range(n - 1):
+            inside[newest] = 1
+            next_one = -1
+            for i in range(n):
+                if inside[i]:
+                    continue
+                candidate = (i * n + newest) if i < newest else (newest * n + i)
+                weight = weights[newest, i]
+                if weight > best[i] or (weight == best[i] and candidate < edge[i]):
+                    parents[i] = newest
+                    best[i] = weight
+                    edge[i] = candidate
+                if next_one < 0 or best[i] > best[next_one] or (best[i] == best[next_one] and edge[i] < edge[next_one]):
+                    next_one = i
+            newest = next_one
+    return parents_, best_

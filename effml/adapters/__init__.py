@@ -1,1 +1,1 @@
-"""Lowering of scikit-learn's own preprocessors, linear models and trees; looked up by dotted class name (effml.export)."""
+"""Lowering of scikit-learn's own preprocessors, linear models and trees, looked up by class name in effml.export."""

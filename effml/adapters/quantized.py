@@ -4,6 +4,7 @@ The estimator's own `predict` runs the integer Program, so the exported C has no
 """
 
 from numbers import Integral
+from typing import ClassVar
 
 import numpy as np
 from scipy.sparse import issparse
@@ -24,8 +25,8 @@ class QuantizedLinearClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimat
     """A linear classifier whose predictions are integer arithmetic: low-bit inputs times low-bit weights.
 
     Inputs are mapped to ``q = clip(floor(x * scale + offset), 0, 2**activation_bits - 1)`` over the range seen in
-    calibration; columns that already are such integers stay as they are, and then no float is left. All weights share one
-    scale, so sums of different classes compare. One-hot encoded columns become rows of an 8-bit table.
+    calibration; columns that already are such integers stay as they are, and then no float is left. All weights share
+    one scale, so sums of different classes compare. One-hot encoded columns become rows of an 8-bit table.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ class QuantizedLinearClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimat
     True
     """
 
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[dict] = {
         "estimator": [HasMethods(["fit", "predict"])],
         "weight_bits": [Interval(Integral, 2, 8, closed="both")],
         "activation_bits": [Interval(Integral, 2, 8, closed="both")],

@@ -1,5 +1,7 @@
 """Bayesian network classifiers as Programs: bin, sum table rows, take the best class."""
 
+import itertools
+
 import numpy as np
 
 from effml.program.buffers import Output, smallest_unsigned
@@ -62,7 +64,7 @@ def lower_classifier(est, frame: Frame, *, layout: str = "auto") -> None:
 def _largest_sum(fields) -> int:
     rows = fields["states"] * np.where(fields["parents"] >= 0, fields["states"][fields["parents"]], 1)
     first = ranges(rows)
-    spans = zip(first[:-1], first[1:], strict=True)
+    spans = itertools.pairwise(first)
     total = sum(int(fields["table"][a:b].max()) for a, b in spans if b > a)
     return total + (0 if fields["start"] is None else int(fields["start"].max()))
 
@@ -72,7 +74,9 @@ def _add_codes(est, frame) -> str:
     behind = frame if est.discretizer_ is None else frame.through(est.discretizer_)
     levels = getattr(est, "categories_", None)  # of columns of text, numbered by the estimator itself
     if levels is not None:
-        columns = [c if levels[k] is None else behind.set_categories(k, levels[k]) for k, c in enumerate(behind.columns)]
+        columns = [
+            c if levels[k] is None else behind.set_categories(k, levels[k]) for k, c in enumerate(behind.columns)
+        ]
         behind = behind.with_columns(columns)
     n_states = np.asarray(est.n_states_, dtype=np.int64)
     if len(behind.columns) != len(n_states):

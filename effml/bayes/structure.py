@@ -4,6 +4,7 @@ Friedman, Geiger and Goldszmidt, "Bayesian network classifiers", Machine Learnin
 Symbols: n rows, D features with r_i states each, C classes.
 """
 
+import math
 from numbers import Integral
 
 import numpy as np
@@ -145,35 +146,13 @@ def chow_liu_parents(weights, *, root=0, connect=True):
     n_features = len(weights)
     if not isinstance(root, Integral) or not 0 <= root < n_features:
         raise ValueError(f"root must be a feature index from 0 to {n_features - 1}, got {root!r}.")
-    parents, weight = _prim(weights, int(root))
+    parents, weight = class_counts.maximum_spanning_tree(np.ascontiguousarray(weights), int(root))
     return parents if connect else np.where(weight > 0, parents, -1)
 
 
 def _is_symmetric(weights):
     off_diagonal = weights - np.diag(np.diag(weights))
     return np.array_equal(off_diagonal, off_diagonal.T)
-
-
-def _prim(weights, root):
-    # With a strict order of the edges the maximum spanning tree is unique, so Prim's tree is Kruskal's.
-    n_features = len(weights)
-    index = np.arange(n_features)
-    parents = np.full(n_features, -1)
-    best_weight = np.full(n_features, -np.inf)
-    best_edge = np.full(n_features, n_features**2)  # i * D + j of that edge, i < j
-    outside = np.ones(n_features, dtype=bool)
-    newest = root
-    for _ in range(n_features - 1):
-        outside[newest] = False
-        edge = np.minimum(index, newest) * n_features + np.maximum(index, newest)
-        weight = weights[newest]
-        better = outside & ((weight > best_weight) | ((weight == best_weight) & (edge < best_edge)))
-        parents[better] = newest
-        best_weight[better] = weight[better]
-        best_edge[better] = edge[better]
-        top = best_weight[outside].max()
-        newest = int(np.argmin(np.where(outside & (best_weight == top), best_edge, n_features**2 + 1)))
-    return parents, best_weight
 
 
 def random_parents(n_features, random_state=None):
@@ -315,7 +294,7 @@ def joint_counts(codes, y, parents, n_states, n_classes=None, sample_weight=None
         (r, n_classes) if parent < 0 else (r, n_states[parent], n_classes)
         for r, parent in zip(n_states.tolist(), parents.tolist(), strict=True)
     ]
-    start = np.concatenate(([0], np.cumsum([np.prod(shape, dtype=np.int64) for shape in shapes])))
+    start = np.concatenate(([0], np.cumsum([math.prod(shape) for shape in shapes])))
     flat = np.zeros(start[-1] + 1)  # never empty, so that every table has an address
     weights = np.empty(0) if weights is None else weights[order]
     if len(codes):

@@ -1,7 +1,7 @@
 """Gradient training of the tables of a Bayesian network classifier, under their quantiser if there is one.
 
-A mini-batch goes logits -> log-probabilities (normalised over the states) -> quantiser -> sum of table rows -> loss, and
-back with the straight-through gradient: the quantiser counts as the identity, saturated or not. Contrast tables are
+A mini-batch goes logits -> log-probabilities (normalised over the states) -> quantiser -> sum of table rows -> loss,
+and back with the straight-through gradient: the quantiser counts as the identity, saturated or not. Contrast tables are
 centred over the classes instead of normalised, and the distance of their levels is learned along (the gradient of a
 learned step size: S. Esser et al., "Learned step size quantization", ICLR 2020).
 
@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from effml._cext.bayes_training import Trainer
-from effml._optim import log_linear
 
 __all__ = ["FLOAT", "Objective", "Quantiser", "TableTrainer"]
 
@@ -76,8 +75,19 @@ class TableTrainer:
     """
 
     def __init__(
-        self, parents, n_states, n_classes, *, objective, quantiser, log_prior, log_tables, batch_size, n_threads=1,
-        dtype=np.float32, portable=False,
+        self,
+        parents,
+        n_states,
+        n_classes,
+        *,
+        objective,
+        quantiser,
+        log_prior,
+        log_tables,
+        batch_size,
+        n_threads=1,
+        dtype=np.float32,
+        portable=False,
     ):
         self.n_classes, self.quantiser = n_classes, quantiser
         self.shapes = [np.shape(table) for table in log_tables]

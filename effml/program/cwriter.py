@@ -1,7 +1,7 @@
 """Where steps print their C: constants are pooled by content, buffers get storage by liveness, text is escaped.
 
-One :class:`CWriter` makes one ``.c`` file. Every function of that file (predict, predict_proba, ...) is a pruned copy of
-the same Program, so equal tables are emitted once however many functions read them.
+One :class:`CWriter` makes one ``.c`` file. Every function of that file (predict, predict_proba, ...) is a pruned copy
+of the same Program, so equal tables are emitted once however many functions read them.
 """
 
 import re

@@ -14,6 +14,7 @@ from effml.program.program import Program
 
 __all__ = ["Footprint", "footprint_of"]
 
+
 @dataclass(frozen=True)
 class Footprint:
     """The price of one prediction of the class (or of the value, for regressors).

@@ -1,9 +1,9 @@
 """The columns a pipeline step sees, as functions of the raw row: how transformers fold away instead of becoming code.
 
-A :class:`Column` is either *numeric*, an increasing function of one raw column (scalers), or *discrete*, a table over the
-states of one raw column (discretizers, encoders). A consumer asks for what it needs: thresholds on the raw value (trees,
-discretizers), the affine map (linear models) or the states (tables). Thresholds are found by bisection on the very
-Python functions that the estimator calls, so rounding inside a scaler is reproduced, not modelled.
+A :class:`Column` is either *numeric*, an increasing function of one raw column (scalers), or *discrete*, a table over
+the states of one raw column (discretizers, encoders). A consumer asks for what it needs: thresholds on the raw value
+(trees, discretizers), the affine map (linear models) or the states (tables). Thresholds are found by bisection on the
+very Python functions that the estimator calls, so rounding inside a scaler is reproduced, not modelled.
 """
 
 import warnings

@@ -34,7 +34,7 @@ def with_input_dtype(program: Program, dtype: str) -> Program:
 
 
 def integer_threshold(thresholds, dtype) -> np.ndarray:
-    """Return the largest integers i of `dtype` with ``float32(i) <= t``, as int64; one below the range where none is."""
+    """Return the largest integers i of `dtype` with ``float32(i) <= t``, int64; one below the range where none is."""
     info = np.iinfo(dtype)
     thresholds = np.asarray(thresholds, dtype=np.float32)
     low = np.full(thresholds.shape, info.min - 1, dtype=np.int64)  # holds (or nothing does)

@@ -19,7 +19,12 @@ def hostile_rows(program: Program, n_rows: int, rng) -> np.ndarray:
     dtype, width = np.dtype(program.input_dtype), len(program.inputs)
     bits = rng.integers(0, 256, size=(n_rows, width * dtype.itemsize), dtype=np.uint8)
     rows = bits.view(dtype).reshape(n_rows, width).copy()
-    special = [np.asarray(getattr(step, name)) for step in program.steps for name in ("cuts", "threshold") if hasattr(step, name)]
+    special = [
+        np.asarray(getattr(step, name))
+        for step in program.steps
+        for name in ("cuts", "threshold")
+        if hasattr(step, name)
+    ]
     special = np.concatenate([*special, np.zeros(1)]).astype(np.float64)
     if dtype.kind == "f":
         beside = np.concatenate([special, np.nextafter(special.astype(dtype), dtype.type(np.inf)), np.arange(20)])

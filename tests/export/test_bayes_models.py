@@ -115,7 +115,9 @@ def test_discretizers_of_scikit_learn_and_scalers_before():
         TANClassifier(discretizer=bins, n_bits=4),
         make_pipeline(StandardScaler(), TANClassifier(n_bits=4)),
         make_pipeline(bins, NaiveBayesClassifier(discretizer=None, n_bits=3)),
-        make_pipeline(make_column_transformer((StandardScaler(), [0, 2]), ("passthrough", [3])), NaiveBayesClassifier()),
+        make_pipeline(
+            make_column_transformer((StandardScaler(), [0, 2]), ("passthrough", [3])), NaiveBayesClassifier()
+        ),
     ):
         compiled = effml.compile_c(model.fit(X, y))
         agreement = compiled.agreement(X)

@@ -85,7 +85,9 @@ def test_tree_labels_are_exact_on_float32_rows(data, scaler):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("data", DATA)
-@pytest.mark.parametrize("scaler", ["none", "standard", "minmax", "robust", "two_scalers", "bins_one_hot", "select", "union"])
+@pytest.mark.parametrize(
+    "scaler", ["none", "standard", "minmax", "robust", "two_scalers", "bins_one_hot", "select", "union"]
+)
 def test_logistic_regression_is_within_float32_rounding(data, scaler):
     X, y = _load(data)
     model = _pipeline(scaler, LogisticRegression(max_iter=300)).fit(X, y)
@@ -141,9 +143,7 @@ def _columns(encoder, scaler="passthrough"):
             LogisticRegression(max_iter=500),
         ),
         make_pipeline(
-            make_column_transformer(
-                (OneHotEncoder(), ["rooms", "job"]), (StandardScaler(), ["age"]), remainder="drop"
-            ),
+            make_column_transformer((OneHotEncoder(), ["rooms", "job"]), (StandardScaler(), ["age"]), remainder="drop"),
             LogisticRegression(max_iter=500),
         ),
         make_pipeline(
@@ -168,7 +168,9 @@ def test_column_transformers_of_text_and_numbers(model):
 def test_unknown_levels_follow_the_encoder():
     X, y = _people()
     encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
-    model = make_pipeline(_columns(encoder, SimpleImputer()), DecisionTreeClassifier(max_depth=6, random_state=0)).fit(X, y)
+    model = make_pipeline(_columns(encoder, SimpleImputer()), DecisionTreeClassifier(max_depth=6, random_state=0)).fit(
+        X, y
+    )
     fresh, _ = _people(seed=3)
     fresh["job"] = fresh["job"].where(np.arange(len(fresh)) % 3 > 0, "astronaut")
     fresh.loc[::5, "age"] = np.nan
@@ -247,7 +249,7 @@ class TestQuantize:
         X, y = load_digits(return_X_y=True)
         model = LogisticRegression(max_iter=20).fit(X, y)
         small = effml.quantize(model, X)
-        header, source = effml.to_c(small, tmp_path, input_dtype="uint8")
+        _header, source = effml.to_c(small, tmp_path, input_dtype="uint8")
         assert "float" not in source.read_text()
         compiled = effml.compile_c(small, input_dtype="uint8")
         np.testing.assert_array_equal(compiled.predict(X), small.predict(X))

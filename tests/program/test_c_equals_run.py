@@ -79,9 +79,7 @@ def _all_kinds(rng):
     for dtype in INPUT_DTYPES:
         for layout, n_bits in (("float", 32), ("byte", 8), ("dense", 5), ("swar", 4), ("swar", 1)):
             for parents in (False, True):
-                yield classifier(
-                    rng, dtype=dtype, n_columns=9, n_out=5, n_bits=n_bits, layout=layout, parents=parents
-                )
+                yield classifier(rng, dtype=dtype, n_columns=9, n_out=5, n_bits=n_bits, layout=layout, parents=parents)
         yield tree_program(rng, dtype=dtype, n_columns=4, n_splits=20, n_out=3)
         for integer in (False, True):
             yield linear_program(rng, dtype=dtype, n_columns=5, n_out=3, integer=integer)
@@ -114,11 +112,13 @@ def test_integer_inputs_predict_what_their_float32_values_predict(dtype, kind):
     rng = np.random.default_rng(10)
     for _ in range(5):
         if kind == "table":
-            program = classifier(
-                rng, dtype="float32", n_columns=6, n_out=4, n_bits=4, layout="byte", parents=True
-            )
+            program = classifier(rng, dtype="float32", n_columns=6, n_out=4, n_bits=4, layout="byte", parents=True)
             spread = program.steps[0].replace(cuts=np.float32(program.steps[0].cuts * 100))
-            spread = spread.replace(cuts=np.where(program.steps[0].cuts == np.trunc(program.steps[0].cuts), program.steps[0].cuts, spread.cuts))
+            spread = spread.replace(
+                cuts=np.where(
+                    program.steps[0].cuts == np.trunc(program.steps[0].cuts), program.steps[0].cuts, spread.cuts
+                )
+            )
         else:
             program = tree_program(rng, dtype="float32", n_columns=6, n_splits=30, n_out=4)
             spread = program.steps[0].replace(threshold=np.float32(program.steps[0].threshold * 100))

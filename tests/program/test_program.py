@@ -1,5 +1,6 @@
 """Programs as objects: validity, pruning, storage, documentation, prices."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -87,7 +88,7 @@ def test_hostile_labels_and_column_names_compile_in_c_and_cpp(program):
     hostile = program.replace(classes=labels, inputs=tuple(InputSpec(n) for n in names), source="*/ bad \\\n//")
     compiles_everywhere(hostile)
     source = generate_c(hostile)
-    test = source.header + '\n#include <stdio.h>\nint main(void) { puts(model_labels[2]); return 0; }\n'
+    test = source.header + "\n#include <stdio.h>\nint main(void) { puts(model_labels[2]); return 0; }\n"
     import tempfile
     from pathlib import Path
 
@@ -116,7 +117,7 @@ def test_buffers_share_storage_only_when_never_alive_together(program):
     assert sorted(b.name for slot in slots for b in slot.buffers) == sorted(first)
     for slot in slots:
         spans = sorted((first[b.name], last[b.name]) for b in slot.buffers)
-        assert all(end < start for (_, end), (start, _) in zip(spans, spans[1:], strict=False))
+        assert all(end < start for (_, end), (start, _) in itertools.pairwise(spans))
 
 
 def test_save_and_load_give_the_same_program(program, tmp_path):

@@ -1,5 +1,6 @@
 """Sum rows of lookup tables: naive Bayes, TAN and one-hot linear models, in four layouts of the same integers."""
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
@@ -102,7 +103,7 @@ class LookupSum(Step):
         total = np.zeros(self.output.size, dtype=np.int64)
         if self.start is not None:
             total += self.start.astype(np.int64)
-        for a, b in zip(first[:-1], first[1:], strict=True):
+        for a, b in itertools.pairwise(first):
             if b > a:
                 total += self.table[a:b].max(axis=0)
         return int(total.max())
@@ -179,7 +180,7 @@ class LookupSum(Step):
         ]
         return self._emit_start(c, out), add, [], []
 
-    # SWAR: a row is little-endian `width`-bit fields padded to whole bytes. A 32-bit word of it holds 32 / width fields;
+    # SWAR: a row is little-endian `width`-bit fields padded to whole bytes. A 32-bit word holds 32 / width fields;
     # field f is lane f // per (a byte) of accumulator f % per, so one shift, mask and add serves four fields.
 
     @property

@@ -173,7 +173,7 @@ def emit_exp(c) -> str:
     polynomial = "\n".join(f"    p = p * r + {float(v):.9g}f;" for v in _POLYNOMIAL[1:])
     return c.helper(
         "exp",
-        f"""/* exp(x) for -87 <= x <= 88 by range reduction and a polynomial: no libm, the same bits on every machine. */
+        f"""/* exp(x) for -87 <= x <= 88 by range reduction and a polynomial: no libm, the same bits everywhere. */
 static float {{name}}(float x)
 {{
     float n_float, p, power, r, scaled;

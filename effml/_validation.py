@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.utils import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight, _num_samples, check_non_negative
 
-__all__ = ["check_weights", "class_factors"]
+__all__ = ["check_weights", "class_factors", "encode_labels"]
 
 
 def check_weights(sample_weight, X):
@@ -66,3 +66,25 @@ def class_factors(class_weight, classes, y_index, sample_weight):
     if (factors < 0).any():
         raise ValueError(f"class_weight must not be negative, got {class_weight!r}")
     return factors
+
+
+def encode_labels(y):
+    """Return the sorted labels and each row's position among them, as ``np.unique(y, return_inverse=True)`` does.
+
+    Small integers are not sorted, which took a third of the time of a fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> classes, index = encode_labels(np.array([7, 5, 7]))
+    >>> classes.tolist(), index.tolist()
+    ([5, 7], [1, 0, 1])
+    """
+    if y.dtype.kind not in "iu" or not len(y):
+        return np.unique(y, return_inverse=True)
+    low, high = int(y.min()), int(y.max())
+    if high - low >= max(len(y), 256) or high >= 2**62:
+        return np.unique(y, return_inverse=True)
+    offset = y.astype(np.int64) - low if y.dtype.kind == "i" else (y - y.dtype.type(low)).astype(np.int64)
+    seen = np.bincount(offset, minlength=high - low + 1) > 0
+    return (np.flatnonzero(seen) + low).astype(y.dtype), (np.cumsum(seen) - 1)[offset]

@@ -14,11 +14,20 @@ from sklearn.tree._tree import Tree
 
 __all__ = ["TRUSTED_TYPES", "load_model", "save_model"]
 
+_STEPS = ("binning.Bin", "linear.Affine", "linear.Dense", "linear.QuantizeInput", "lookup.LookupSum")
+_STEPS += ("outputs.ArgBest", "outputs.Gather", "outputs.Positive", "outputs.Select", "outputs.Softmax", "trees.TreeWalk")
+
 TRUSTED_TYPES = frozenset(
     {
+        "effml.adapters.quantized.QuantizedLinearClassifier",
         "effml.bayes.classifiers.NaiveBayesClassifier",
         "effml.bayes.classifiers.TANClassifier",
         "effml.discretization.mdlp.MDLPDiscretizer",
+        "effml.program.buffers.Buffer",
+        "effml.program.buffers.InputSpec",
+        "effml.program.buffers.Output",
+        "effml.program.program.Program",
+        *(f"effml.program.steps.{step}" for step in _STEPS),
         "sklearn.tree._tree.Tree",  # skops leaves it out as its node links are not checked on reading; here they are
     }
 )

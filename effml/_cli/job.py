@@ -119,7 +119,7 @@ def _candidates(X, y, settings, categorical, missing):
 def _search(candidates, X, y, cv, groups, settings, console):
     """Cross-validate all candidates; the warnings become notes.
 
-    The search itself gets no budget: it prices float32 input rows, and `_choose` the declared type.
+    The search itself gets no budget: `_choose` holds each model against its compiled size, too.
     """
     from sklearn.model_selection import ParameterGrid
 
@@ -132,7 +132,15 @@ def _search(candidates, X, y, cv, groups, settings, console):
         counted(settings.scoring, n_fits, f"Cross-validating {n_fits} fits", console) as scorer,
     ):
         warnings.simplefilter("always")
-        search = BudgetSearchCV(candidates, budget=None, scoring=scorer, cv=cv, n_jobs=settings.jobs, refit=False)
+        search = BudgetSearchCV(
+            candidates,
+            budget=None,
+            scoring=scorer,
+            cv=cv,
+            n_jobs=settings.jobs,
+            refit=False,
+            input_dtype=settings.input_dtype,
+        )
         search.fit(X, y, **({} if groups is None else {"groups": groups}))
     # scikit-learn prints the tracebacks of failed fits; the search's own warning names them in one line
     return search, sorted({_first_line(each.message) for each in caught if each.category is not FitFailedWarning})

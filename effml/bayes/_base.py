@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call
 from sklearn.utils.validation import check_is_fitted
 
 from effml._quantization import MAX_BITS, MAX_INTEGER_BITS, table_format_of
-from effml._validation import class_factors
+from effml._validation import class_factors, encode_labels
 from effml.bayes import encoding
 from effml.bayes._reader import CodesReader
 from effml.bayes.interop import from_pgmpy, to_pgmpy
@@ -87,7 +87,7 @@ class BayesNetClassifier(CodesReader, ClassifierMixin, BaseEstimator):
         """
         self._check_parameters()
         X, y, weights = self._check_rows(X, y, sample_weight, reset=True)
-        self.classes_, y_index = np.unique(y, return_inverse=True)
+        self.classes_, y_index = encode_labels(y)
         weights = self._with_class_weight(y_index, weights)
         self.discretizer_ = None
         if self.discretizer is not None:

@@ -12,6 +12,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from effml._cext.mdlp import code_by_edges, code_by_table
 from effml._columns import as_table, column_name, encode_table, learn_categories, resolve_categorical
+from effml._validation import encode_labels
 from effml.discretization._cuts import learn_edges
 
 _SEARCHED_DTYPES = (np.int32, np.int64, np.float32, np.float64)  # the types code_by_edges is compiled for
@@ -134,7 +135,7 @@ class MDLPDiscretizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self._check_missing(X, matrix)
         matrix, y = check_X_y(matrix, y, ensure_all_finite="allow-nan", estimator=self)
         check_classification_targets(y)
-        classes = np.unique(y, return_inverse=True)[1].astype(np.int32)
+        classes = encode_labels(y)[1].astype(np.int32)
 
         self.bin_edges_ = learn_edges(
             matrix, classes, weights, ~is_categorical, max_bins=self.max_bins, n_jobs=self.n_jobs

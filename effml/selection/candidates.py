@@ -19,7 +19,7 @@ _LEAVES = {
 _REGULARISATION = {0: (1.0,), 1: (1.0,), 2: (0.1, 1.0, 10.0)}
 
 _BYTES_PER_LEAF = 2  # below what any layout of a tree needs: a bound, so that nothing feasible is dropped
-_BYTES_PER_WEIGHT = 4  # float32
+_BYTES_PER_WEIGHT = 1  # int8
 
 
 def default_candidates(
@@ -36,7 +36,7 @@ def default_candidates(
     """Candidates for :class:`~effml.selection.BudgetSearchCV` that cover the sizes a budget allows.
 
     Naive Bayes and tree-augmented naive Bayes over number formats and bin counts, decision trees over leaf counts, and
-    a scaled logistic regression. Settings whose constants alone exceed the flash budget are left out; the smallest of
+    a scaled logistic regression in integers. Settings whose constants alone exceed the flash budget are left out; the smallest of
     each family always stays, so that a search that finds nothing can say how small it got.
 
     Parameters
@@ -81,7 +81,7 @@ def default_candidates(
     candidates = _bayesian(categorical, class_weight, random_state, effort)
     if not (missing and len(categorical)):
         candidates.append(_tree(flash, categorical, class_weight, random_state, effort))
-    if not missing and _float_weights(n_classes, n_features) * _BYTES_PER_WEIGHT <= flash:
+    if not missing and _weights(n_classes, n_features) * _BYTES_PER_WEIGHT <= flash:
         candidates.append(_logistic(categorical, class_weight, effort))
     return candidates
 
@@ -119,6 +119,8 @@ def _tree(flash, categorical, class_weight, random_state, effort):
 def _logistic(categorical, class_weight, effort):
     from sklearn.compose import ColumnTransformer
     from sklearn.linear_model import LogisticRegression
+
+    from effml.adapters.quantized import QuantizedLinearClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
@@ -127,9 +129,11 @@ def _logistic(categorical, class_weight, effort):
         one_hot = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
         scaler = ColumnTransformer([("categories", one_hot, list(categorical))], remainder=scaler)
     model = make_pipeline(scaler, LogisticRegression(class_weight=class_weight, max_iter=200))
-    return "logistic", model, {"logisticregression__C": list(_REGULARISATION[effort])}
+    quantised = QuantizedLinearClassifier(model)
+    strengths = list(_REGULARISATION[effort])
+    return "logistic", quantised, {"estimator__logisticregression__C": strengths}
 
 
-def _float_weights(n_classes, n_features):
+def _weights(n_classes, n_features):
     """At least this many: one-hot columns add to them."""
     return (1 if n_classes == 2 else n_classes) * (n_features + 1)

@@ -7,7 +7,7 @@ from effml.selection.budget import QUANTITIES
 __all__ = ["footprint_scorer"]
 
 
-def footprint_scorer(quantity, *, target="host"):
+def footprint_scorer(quantity, *, target="host", input_dtype="float32"):
     """A scorer that returns the negative footprint of the fitted model, so that greater is better.
 
     Parameters
@@ -16,6 +16,8 @@ def footprint_scorer(quantity, *, target="host"):
         The number of :func:`effml.footprint` to score.
     target : str, default="host"
         Target whose code size is assumed.
+    input_dtype : {"float32", "int32", "int16", "uint8"}, default="float32"
+        Type of the raw row on the device.
 
     Returns
     -------
@@ -33,36 +35,37 @@ def footprint_scorer(quantity, *, target="host"):
     >>> from effml.selection import footprint_scorer
     >>> scoring = {"accuracy": "accuracy", "flash_bytes": footprint_scorer("flash_bytes")}
     >>> scoring["flash_bytes"]
-    footprint_scorer('flash_bytes', target='host')
+    footprint_scorer('flash_bytes', target='host', input_dtype='float32')
     """
-    return _FootprintScorer(quantity, target)
+    return _FootprintScorer(quantity, target, input_dtype)
 
 
 class _FootprintScorer:
     """A class, not a closure, so that it can be pickled."""
 
-    def __init__(self, quantity, target):
+    def __init__(self, quantity, target, input_dtype):
         if quantity not in QUANTITIES:
             raise ValueError(f"quantity must be one of {', '.join(QUANTITIES)}; got {quantity!r}")
         self.quantity = quantity
         self.target = target
+        self.input_dtype = input_dtype
 
     def __call__(self, estimator, X=None, y=None, **ignored):
-        return -float(measure(estimator, self.target)[self.quantity])
+        return -float(measure(estimator, self.target, self.input_dtype)[self.quantity])
 
     def _accept_sample_weight(self):
         # scikit-learn asks each scorer of a search given sample weights; a footprint is right under any weights.
         return True
 
     def __repr__(self):
-        return f"footprint_scorer({self.quantity!r}, target={self.target!r})"
+        return f"footprint_scorer({self.quantity!r}, target={self.target!r}, input_dtype={self.input_dtype!r})"
 
 
-def measure(estimator, target="host"):
+def measure(estimator, target="host", input_dtype="float32"):
     """Footprint of a fitted estimator as a dict over QUANTITIES."""
     from effml.export import footprint  # late: it loads the families' lowerings
 
-    measured = footprint(estimator, target=target)
+    measured = footprint(estimator, target=target, input_dtype=input_dtype)
     return {quantity: getattr(measured, quantity) for quantity in QUANTITIES}
 
 
@@ -94,16 +97,17 @@ class MeasuringScorer:
     A candidate that cannot be scored or lowered gets `error_score` and the reason, or raises if that is "raise".
     """
 
-    def __init__(self, scorer, *, target, error_score):
+    def __init__(self, scorer, *, target, input_dtype, error_score):
         self.scorer = scorer
         self.target = target
+        self.input_dtype = input_dtype
         self.error_score = error_score
 
     def __call__(self, estimator, X, y=None, **params):
         labels = () if y is None else (y,)
         try:
             score = _one_number(self.scorer(estimator, X, *labels, **params))
-            return MeasuredScore.measured(score, measure(estimator, self.target))
+            return MeasuredScore.measured(score, measure(estimator, self.target, self.input_dtype))
         except Exception as error:
             if self.error_score == "raise":
                 raise

@@ -73,6 +73,8 @@ class BudgetSearchCV(BaseSearchCV):
         and flash goes to the next rung. The number of samples never changes, since bins depend on it.
     target : str, default="host"
         Target whose code size the footprint assumes.
+    input_dtype : {"float32", "int32", "int16", "uint8"}, default="float32"
+        Type of the raw row on the device; thresholds on integers take fewer bytes.
     random_state : int, RandomState instance or None, default=None
         Unless None, the seed given to every ``random_state`` of the candidates that is None.
 
@@ -143,6 +145,7 @@ class BudgetSearchCV(BaseSearchCV):
         "pre_dispatch": [numbers.Integral, str],
         "max_iter_rungs": ["array-like", None],
         "target": [str],
+        "input_dtype": [StrOptions({"float32", "int32", "int16", "uint8"})],
         "random_state": ["random_state"],
     }
 
@@ -161,6 +164,7 @@ class BudgetSearchCV(BaseSearchCV):
         pre_dispatch="2*n_jobs",
         max_iter_rungs=None,
         target="host",
+        input_dtype="float32",
         random_state=None,
     ):
         self.candidates = candidates
@@ -175,6 +179,7 @@ class BudgetSearchCV(BaseSearchCV):
         self.pre_dispatch = pre_dispatch
         self.max_iter_rungs = max_iter_rungs
         self.target = target
+        self.input_dtype = input_dtype
         self.random_state = random_state
 
     @property
@@ -239,7 +244,7 @@ class BudgetSearchCV(BaseSearchCV):
     def _get_scorers(self):
         first = next(iter(self.estimator.candidates.values()))
         scorer = check_scoring(first, self.scoring)
-        return MeasuringScorer(scorer, target=self.target, error_score=self.error_score), "score"
+        return MeasuringScorer(scorer, target=self.target, input_dtype=self.input_dtype, error_score=self.error_score), "score"
 
     def _run_search(self, evaluate_candidates):
         rows = rows_of_grids(self._named)
@@ -318,7 +323,7 @@ class BudgetSearchCV(BaseSearchCV):
             if position > 0:
                 self._refit_row(int(row), X, y, params)
             try:
-                footprint = measure(self.best_estimator_, self.target)
+                footprint = measure(self.best_estimator_, self.target, self.input_dtype)
             except Exception as error:
                 if self.error_score == "raise":
                     raise

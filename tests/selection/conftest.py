@@ -39,7 +39,7 @@ class Unsupported(Toy):
     """Fits and predicts, but has no footprint."""
 
 
-def toy_footprint(estimator, *, target="host"):
+def toy_footprint(estimator, *, target="host", input_dtype="float32"):
     if isinstance(estimator, Unsupported):
         raise ValueError("Unsupported cannot be lowered")
     flash = int(estimator.size + estimator.growth * estimator.n_samples_fit_)

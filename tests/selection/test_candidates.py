@@ -19,7 +19,7 @@ def test_settings_that_cannot_fit_are_left_out():
     assert leaves("flash=10") == ([4], False)  # the smallest always stays
     assert leaves("flash=200") == ([4, 8, 16, 32, 64], False)
     assert leaves(None)[0][-1] == 1024
-    assert leaves({"flash_bytes": 26 * 17 * 4}) == ([4, 8, 16, 32, 64, 128, 256, 512], True)
+    assert leaves({"flash_bytes": 26 * 17}) == ([4, 8, 16, 32, 64, 128], True)
 
 
 def test_categories_and_missing_values_leave_out_what_cannot_take_them():

@@ -201,7 +201,7 @@ def test_rungs_see_the_same_folds_and_all_samples(toys, table):
 def test_rungs_reach_the_last_step_of_a_pipeline(toys, table, monkeypatch):
     pipeline = make_pipeline(FunctionTransformer(), toys.Toy(miss=0.5))
     search = BudgetSearchCV([pipeline], budget=None, cv=3, max_iter_rungs=[1, 4], error_score="raise")
-    monkeypatch.setattr("effml.export.footprint", lambda estimator, target: toys.footprint(estimator[-1]))
+    monkeypatch.setattr("effml.export.footprint", lambda estimator, **options: toys.footprint(estimator[-1]))
     assert search.fit(*table).best_params_ == {"candidate": "toy", "toy__max_iter": 4}
 
 

@@ -13,6 +13,8 @@ from effml.program.steps.binning import NAN_KEY, as_keys, emit_key
 
 __all__ = ["TreeWalk"]
 
+SMALL_TREE = 8  # up to so many splits gcc turns the tables into code
+
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class TreeWalk(Step):
@@ -72,7 +74,7 @@ class TreeWalk(Step):
             n_parameters=2 * n + 1,
             bits=n * (width + 16),
             operations=Counter(compare=self.depth(), lookup=3 * self.depth()),
-            variants=("float" if is_float else "int",) if n else ("leaf",),
+            variants=(("float" if is_float else "int") + ("_small" if n <= SMALL_TREE else "") if n else "leaf",),
         )
 
     def describe(self):

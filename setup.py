@@ -36,7 +36,8 @@ def extensions() -> list[Extension]:
     openmp = openmp_flags()
     # No flag here is tied to the building machine; faster instruction sets are chosen at run time (see *.h).
     # Contraction is off so that float32 sums are the same in numpy, in these loops and in the exported C.
-    compile_args = ["-O3", "-ffp-contract=off", "-fno-math-errno"] if sys.platform != "win32" else ["/O2", "/fp:precise"]
+    unix = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+    compile_args = ["/O2", "/fp:precise"] if sys.platform == "win32" else unix
     return [
         Extension(
             f"effml._cext.{path.stem}",

@@ -15,7 +15,8 @@ from sklearn.tree._tree import Tree
 __all__ = ["TRUSTED_TYPES", "load_model", "save_model"]
 
 _STEPS = ("binning.Bin", "linear.Affine", "linear.Dense", "linear.QuantizeInput", "lookup.LookupSum")
-_STEPS += ("outputs.ArgBest", "outputs.Gather", "outputs.Positive", "outputs.Select", "outputs.Softmax", "trees.TreeWalk")
+_STEPS += ("outputs.ArgBest", "outputs.Gather", "outputs.Positive", "outputs.Select", "outputs.Softmax")
+_STEPS += ("trees.TreeWalk",)
 
 TRUSTED_TYPES = frozenset(
     {

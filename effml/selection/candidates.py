@@ -36,8 +36,8 @@ def default_candidates(
     """Candidates for :class:`~effml.selection.BudgetSearchCV` that cover the sizes a budget allows.
 
     Naive Bayes and tree-augmented naive Bayes over number formats and bin counts, decision trees over leaf counts, and
-    a scaled logistic regression in integers. Settings whose constants alone exceed the flash budget are left out; the smallest of
-    each family always stays, so that a search that finds nothing can say how small it got.
+    a scaled logistic regression in integers. Settings whose constants alone exceed the flash budget are left out; the
+    smallest of each family always stays, so that a search that finds nothing can say how small it got.
 
     Parameters
     ----------
@@ -119,10 +119,10 @@ def _tree(flash, categorical, class_weight, random_state, effort):
 def _logistic(categorical, class_weight, effort):
     from sklearn.compose import ColumnTransformer
     from sklearn.linear_model import LogisticRegression
-
-    from effml.adapters.quantized import QuantizedLinearClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    from effml.adapters.quantized import QuantizedLinearClassifier
 
     scaler = StandardScaler()
     if len(categorical):

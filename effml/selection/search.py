@@ -244,7 +244,8 @@ class BudgetSearchCV(BaseSearchCV):
     def _get_scorers(self):
         first = next(iter(self.estimator.candidates.values()))
         scorer = check_scoring(first, self.scoring)
-        return MeasuringScorer(scorer, target=self.target, input_dtype=self.input_dtype, error_score=self.error_score), "score"
+        device = {"target": self.target, "input_dtype": self.input_dtype}
+        return MeasuringScorer(scorer, **device, error_score=self.error_score), "score"
 
     def _run_search(self, evaluate_candidates):
         rows = rows_of_grids(self._named)

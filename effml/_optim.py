@@ -2,7 +2,10 @@
 
 import numpy as np
 
-__all__ = ["log_linear"]
+__all__ = ["ADAM", "log_linear"]
+
+# Adam (D. Kingma, J. Ba, ICLR 2015) with the constants of the published experiments
+ADAM = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-7}
 
 
 def log_linear(start: float, end: float, n: int) -> np.ndarray:

@@ -16,12 +16,14 @@ from sklearn.utils.validation import check_is_fitted
 from effml._quantization import MAX_BITS, MAX_INTEGER_BITS, table_format_of
 from effml._validation import class_factors, encode_labels
 from effml.bayes import encoding
+from effml.bayes._gradient import GradientTraining
 from effml.bayes._reader import CodesReader
 from effml.bayes.interop import from_pgmpy, to_pgmpy
 from effml.bayes.parameters import log_conditionals, log_prior, n_parameters
 from effml.bayes.rounding import round_tables
 from effml.bayes.structure import joint_counts
 from effml.bayes.tables import ScoreTable
+from effml.bayes.training import OBJECTIVES
 
 __all__ = ["BayesNetClassifier"]
 
@@ -33,6 +35,8 @@ def _can_partial_fit(estimator):
             f"partial_fit needs discretizer=None or a fitted transformer, got {estimator.discretizer!r}: bins are "
             "learned from all rows at once"
         )
+    if estimator.objective != "likelihood":
+        raise AttributeError(f"partial_fit adds counts; objective={estimator.objective!r} is trained by gradient")
     kind, fixed_point = estimator._number_format()
     if kind is not None and fixed_point is None:
         raise AttributeError(
@@ -42,11 +46,14 @@ def _can_partial_fit(estimator):
     return True
 
 
-class BayesNetClassifier(CodesReader, ClassifierMixin, BaseEstimator):
+class BayesNetClassifier(CodesReader, GradientTraining, ClassifierMixin, BaseEstimator):
     """Base class; subclasses define the parameters in ``__init__`` and `_learn_parents`."""
 
     _parameter_constraints: ClassVar[dict] = {
-        "objective": [StrOptions({"likelihood"})],
+        "objective": [StrOptions(set(OBJECTIVES))],
+        "margin": [Interval(Real, 0, None, closed="neither")],
+        "margin_weight": [Interval(Real, 0, None, closed="neither")],
+        "margin_sharpness": [Interval(Real, 0, None, closed="neither")],
         "alpha": [Interval(Real, 0, None, closed="neither")],
         "n_bits": [None, Interval(Integral, 1, MAX_BITS, closed="both")],
         "integer_bits": [None, StrOptions({"auto"}), Interval(Integral, 0, MAX_INTEGER_BITS, closed="both")],
@@ -58,6 +65,17 @@ class BayesNetClassifier(CodesReader, ClassifierMixin, BaseEstimator):
         "categorical_features": [None, StrOptions({"from_dtype"}), "array-like"],
         "missing": [StrOptions({"drop", "error"})],
         "class_weight": [None, StrOptions({"balanced"}), dict],
+        "init": [StrOptions({"random", "likelihood"})],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
         "n_jobs": [None, Integral],
     }
 
@@ -87,8 +105,13 @@ class BayesNetClassifier(CodesReader, ClassifierMixin, BaseEstimator):
         """
         self._check_parameters()
         X, y, weights = self._check_rows(X, y, sample_weight, reset=True)
-        self.classes_, y_index = encode_labels(y)
+        classes, y_index = encode_labels(y)
+        goes_on = self._goes_on(classes)
+        self.classes_ = classes
         weights = self._with_class_weight(y_index, weights)
+        if goes_on:
+            self._train(encoding.as_codes(self._values(X), self.n_states_), y_index, weights, self._logits)
+            return self
         self.discretizer_ = None
         if self.discretizer is not None:
             self.discretizer_ = encoding.fit_discretizer(
@@ -168,7 +191,7 @@ class BayesNetClassifier(CodesReader, ClassifierMixin, BaseEstimator):
         return self
 
     def _check_parameters(self):
-        self._number_format()
+        self._check_objective()
         if self.n_states is not None and isinstance(self.discretizer, str):
             raise ValueError(
                 f"n_states={self.n_states!r} needs discretizer=None or a transformer, got {self.discretizer!r}, "
@@ -201,17 +224,27 @@ class BayesNetClassifier(CodesReader, ClassifierMixin, BaseEstimator):
         self.counts_ = [old + new for old, new in zip(before, counts, strict=True)]
 
     def _finish(self, codes, y_index, weights):
-        """Set the tables from the counts, in the number format asked for."""
-        prior = log_prior(self.class_count_, self.alpha)
-        tables = [log_conditionals(counts, self.alpha) for counts in self.counts_]
+        """Set the tables, in the number format asked for, from the counts or by training on the rows."""
+        if self._by_gradient:
+            self._train(codes, y_index, weights)
+            return
+        self.loss_curve_, self.validation_scores_, self.n_iter_, self._logits = [], [], 1, None
+        prior, tables = self._likelihood_tables()
         kind, fixed_point = self._number_format()
         if kind is None:
             self._set_float_tables(prior, tables)
-            return
-        rounded = round_tables(
+        else:
+            rounded = self._round(prior, tables, fixed_point or kind, codes, y_index, weights)
+            self._set_rounded_tables(rounded, kind)
+
+    def _likelihood_tables(self):
+        return log_prior(self.class_count_, self.alpha), [log_conditionals(n, self.alpha) for n in self.counts_]
+
+    def _round(self, prior, tables, number_format, codes, y_index, weights):
+        return round_tables(
             prior,
             tables,
-            fixed_point or kind,
+            number_format,
             self.n_bits,
             parents=self.parents_,
             n_states=self.n_states_,
@@ -220,7 +253,6 @@ class BayesNetClassifier(CodesReader, ClassifierMixin, BaseEstimator):
             weights=weights,
             n_threads=effective_n_jobs(self.n_jobs),
         )
-        self._set_rounded_tables(rounded, kind)
 
     def _set_float_tables(self, prior, tables):
         self.table_format_ = "log_prob"

@@ -26,8 +26,19 @@ class NaiveBayesClassifier(BayesNetClassifier):
 
     Parameters
     ----------
-    objective : {"likelihood"}, default="likelihood"
-        What the tables maximise: the (smoothed) likelihood of the training rows.
+    objective : {"likelihood", "hybrid", "margin", "cross_entropy"}, default="likelihood"
+        What the tables are trained for. "likelihood": smoothed relative frequencies, in one pass, then rounded to the
+        number format. The others train by gradient, under the quantiser if there is one: "margin" the smooth large
+        margin ``max(0, 1/eta log sum_{c != y} exp(eta (gamma - s_y + s_c)))``, "hybrid" the likelihood plus
+        `margin_weight` times that (the published objective), "cross_entropy" the likelihood of the class alone.
+        Contrast tables (`n_bits` alone) hold no likelihood: there "hybrid" is an error.
+    margin : float > 0, default=3.0
+        gamma, in nats of the score. The most worthwhile parameter to search; larger ones regularise, and help where
+        the tables have many entries or few bits.
+    margin_weight : float > 0, default=100.0
+        Weight of the margin term of "hybrid".
+    margin_sharpness : float > 0, default=10.0
+        eta: how close the smooth maximum over the wrong classes is to the maximum.
     alpha : float > 0, default=1.0
         Pseudo-count of each table cell and of each class (Laplace / Lidstone smoothing).
     n_bits : int in 1..8, default=None
@@ -58,8 +69,29 @@ class NaiveBayesClassifier(BayesNetClassifier):
         Values that training did not see are treated so in either case.
     class_weight : dict or "balanced", default=None
         Factors on the weights of the rows by class; "balanced" gives every class the same total.
+    init : {"random", "likelihood"}, default="random"
+        Where gradient training starts: near 0, or at the likelihood solution, which was better on small data sets.
+    max_iter : int, default=40
+        Epochs of gradient training.
+    batch_size : int or "auto", default="auto"
+        Rows of a mini-batch; "auto" is a thirtieth of the rows, but 10 at least and 100 at most.
+    learning_rate_init : float, default=0.03
+        Learning rate of Adam in the first epoch; it falls log-linearly to a thousandth of it in the last one.
+    early_stopping : bool, default=False
+        Hold out `validation_fraction` of the rows (by class), stop when their accuracy has not improved by more than
+        `tol` for `n_iter_no_change` epochs, and keep the tables of the best epoch.
+    validation_fraction : float, default=0.1
+        Also what ``integer_bits="auto"`` holds out to choose by.
+    n_iter_no_change : int, default=10
+    tol : float, default=1e-4
+    warm_start : bool, default=False
+        Go on from the tables, bins and structure of the previous `fit` (gradient training only).
+    verbose : bool, default=False
+        Print the loss of each epoch.
+    random_state : int, RandomState instance or None, default=None
+        Starting values, order of the rows and held-out rows of gradient training.
     n_jobs : int, default=None
-        Threads for counting and prediction; the model and its predictions do not depend on it.
+        Threads for counting, training and prediction; the model and its predictions do not depend on it.
 
     Attributes
     ----------
@@ -93,6 +125,12 @@ class NaiveBayesClassifier(BayesNetClassifier):
         None in float models and contrast tables.
     n_parameters_ : int
         ``C + sum_i r_i C``, the papers' size measure.
+    loss_curve_ : list of float
+        Mean loss of each epoch; empty for the likelihood.
+    validation_scores_ : list of float
+        Accuracy on the held-out rows after each epoch; empty without early stopping.
+    n_iter_ : int
+        Epochs trained; 1 for the likelihood, which needs one pass.
 
     See Also
     --------
@@ -118,6 +156,9 @@ class NaiveBayesClassifier(BayesNetClassifier):
         self,
         *,
         objective="likelihood",
+        margin=3.0,
+        margin_weight=100.0,
+        margin_sharpness=10.0,
         alpha=1.0,
         n_bits=None,
         integer_bits=None,
@@ -129,9 +170,23 @@ class NaiveBayesClassifier(BayesNetClassifier):
         categorical_features="from_dtype",
         missing="drop",
         class_weight=None,
+        init="random",
+        max_iter=40,
+        batch_size="auto",
+        learning_rate_init=0.03,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
+        warm_start=False,
+        verbose=False,
+        random_state=None,
         n_jobs=None,
     ):
         self.objective = objective
+        self.margin = margin
+        self.margin_weight = margin_weight
+        self.margin_sharpness = margin_sharpness
         self.alpha = alpha
         self.n_bits = n_bits
         self.integer_bits = integer_bits
@@ -143,6 +198,17 @@ class NaiveBayesClassifier(BayesNetClassifier):
         self.categorical_features = categorical_features
         self.missing = missing
         self.class_weight = class_weight
+        self.init = init
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.random_state = random_state
         self.n_jobs = n_jobs
 
     def _learn_parents(self, codes, y_index, weights):
@@ -163,8 +229,10 @@ class TANClassifier(BayesNetClassifier):
     structure : {"cmi", "random"} or array-like of shape (n_features,), default="cmi"
         "cmi": the tree of largest class-conditional mutual information, root feature 0 (Chow-Liu). "random": a random
         tree in the order of the features. An array gives the parent of each feature, -1 for none.
-    objective : {"likelihood"}, default="likelihood"
-        What the tables maximise: the (smoothed) likelihood of the training rows.
+    objective : {"likelihood", "hybrid", "margin", "cross_entropy"}, default="likelihood"
+        What the tables are trained for, see `NaiveBayesClassifier`.
+    margin, margin_weight, margin_sharpness : float > 0, default=3.0, 100.0, 10.0
+        Margin gamma, weight lambda and sharpness eta of the objective, see `NaiveBayesClassifier`.
     alpha : float > 0, default=1.0
         Pseudo-count of each table cell and of each class (Laplace / Lidstone smoothing).
     n_bits : int in 1..8, default=None
@@ -191,8 +259,12 @@ class TANClassifier(BayesNetClassifier):
         the factors that read it.
     class_weight : dict or "balanced", default=None
         Factors on the weights of the rows by class; "balanced" gives every class the same total.
+    init, max_iter, batch_size, learning_rate_init, warm_start, verbose
+        Gradient training, see `NaiveBayesClassifier`.
+    early_stopping, validation_fraction, n_iter_no_change, tol
+        Gradient training, see `NaiveBayesClassifier`.
     random_state : int, RandomState instance or None, default=None
-        Used by ``structure="random"``.
+        Used by ``structure="random"`` and by gradient training.
     n_jobs : int, default=None
         Threads for structure, counting and prediction; the model and its predictions do not depend on it.
 
@@ -230,7 +302,6 @@ class TANClassifier(BayesNetClassifier):
     _parameter_constraints: ClassVar[dict] = {
         **BayesNetClassifier._parameter_constraints,
         "structure": [StrOptions({"cmi", "random"}), "array-like"],
-        "random_state": ["random_state"],
     }
 
     def __init__(
@@ -238,6 +309,9 @@ class TANClassifier(BayesNetClassifier):
         *,
         structure="cmi",
         objective="likelihood",
+        margin=3.0,
+        margin_weight=100.0,
+        margin_sharpness=10.0,
         alpha=1.0,
         n_bits=None,
         integer_bits=None,
@@ -249,11 +323,24 @@ class TANClassifier(BayesNetClassifier):
         categorical_features="from_dtype",
         missing="drop",
         class_weight=None,
+        init="random",
+        max_iter=40,
+        batch_size="auto",
+        learning_rate_init=0.03,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
+        warm_start=False,
+        verbose=False,
         random_state=None,
         n_jobs=None,
     ):
         self.structure = structure
         self.objective = objective
+        self.margin = margin
+        self.margin_weight = margin_weight
+        self.margin_sharpness = margin_sharpness
         self.alpha = alpha
         self.n_bits = n_bits
         self.integer_bits = integer_bits
@@ -265,6 +352,16 @@ class TANClassifier(BayesNetClassifier):
         self.categorical_features = categorical_features
         self.missing = missing
         self.class_weight = class_weight
+        self.init = init
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.verbose = verbose
         self.random_state = random_state
         self.n_jobs = n_jobs
 

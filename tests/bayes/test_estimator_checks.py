@@ -14,6 +14,9 @@ CONFIGURATIONS = [
     {"discretizer": None},
     {"missing": "error"},
     {"discretizer": None, "missing": "error", "n_bits": 5},
+    {"objective": "hybrid", "max_iter": 10},
+    {"objective": "margin", "n_bits": 4, "init": "likelihood", "max_iter": 10},
+    {"objective": "cross_entropy", "n_bits": 5, "integer_bits": 3, "early_stopping": True, "max_iter": 10},
 ]
 
 ESTIMATORS = [estimator(**given) for given in CONFIGURATIONS for estimator in (NaiveBayesClassifier, TANClassifier)]
@@ -22,7 +25,12 @@ ESTIMATORS.append(TANClassifier(structure="random", random_state=0))
 RAW_NUMBERS = "the check passes continuous numbers whatever the tags say; discretizer=None takes integer codes only"
 
 
+STOCHASTIC = "shuffled mini-batches: a row of weight 2 is not the row twice"
+
+
 def expected_failures(estimator):
+    if estimator.objective != "likelihood":
+        return {"check_sample_weight_equivalence_on_dense_data": STOCHASTIC}
     if estimator.discretizer is not None:
         return {}
     return {

@@ -6,6 +6,8 @@ import is imported inside a command, so that ``effml --help`` answers at once.
 
 import enum
 import functools
+import signal
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -13,11 +15,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from effml._cli.errors import BAD_INPUT, CommandError
+from effml import __version__
+from effml._cli.errors import BAD_INPUT, INTERRUPTED, CommandError
 
 app = typer.Typer(
     name="effml",
-    help="Small classifiers under a byte budget, shipped as C that predicts exactly what Python predicts.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -43,7 +45,10 @@ class ClassWeight(enum.StrEnum):
 
 Budget = Annotated[
     str,
-    typer.Option(help="Upper limits, such as 'flash=4KiB,ram=1KiB,operations=5000'; '' sets none.", metavar="LIMITS"),
+    typer.Option(
+        help="Upper limits, such as flash=4KiB,ram=256: of flash, ram, operations, parameters or bits; '' sets none.",
+        metavar="LIMITS",
+    ),
 ]
 Name = Annotated[str, typer.Option(help="Prefix of the C symbols and name of the files.")]
 Scoring = Annotated[str, typer.Option(help="A scorer of scikit-learn by name; greater is better.")]
@@ -70,8 +75,31 @@ def _command(function):
         except ValueError as error:  # the library's own checks name the parameter and what is accepted
             errors.print(f"effml: {' '.join(str(error).split())}", markup=False)
             raise typer.Exit(BAD_INPUT) from None
+        except BrokenPipeError:  # the reader of our output has gone (effml ... | head): click ends quietly
+            raise
+        except OSError as error:  # a full disk, a file that may not be read
+            errors.print(f"effml: A file cannot be read or written: {error}", markup=False)
+            raise typer.Exit(BAD_INPUT) from None
+        except KeyboardInterrupt:
+            errors.print("effml: interrupted; nothing was written.", markup=False)
+            raise typer.Exit(INTERRUPTED) from None
 
     return app.command()(guarded)
+
+
+def _show_version(asked: bool):
+    if asked:
+        print(f"effml {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+):
+    """Small classifiers under a byte budget, shipped as C that predicts exactly what Python predicts."""
 
 
 @_command
@@ -113,7 +141,9 @@ def search(
     group_column: Annotated[
         str | None, typer.Option(help="Column of groups (a subject, a device); no group is in both parts or two folds.")
     ] = None,
-    time_ordered: Annotated[bool, typer.Option(help="Rows are in time order: hold out the last ones.")] = False,
+    time_ordered: Annotated[
+        bool, typer.Option("--time-ordered", help="Rows are in time order: hold out the last ones.")
+    ] = False,
     cv: Folds = 5,
     jobs: Jobs = -1,
     seed: Seed = 0,
@@ -122,13 +152,15 @@ def search(
     categorical: Annotated[
         list[str] | None, typer.Option(help="Column of numbers that are codes of categories; may be repeated.")
     ] = None,
-    missing: Annotated[list[str] | None, typer.Option(help="Further text that means missing; may be repeated.")] = None,
-    separator: Annotated[str, typer.Option(help="Separator of the columns.")] = ",",
+    missing: Annotated[
+        list[str] | None,
+        typer.Option(help="Text that means missing, beside an empty cell, NA, NaN and the like; may be repeated."),
+    ] = None,
+    separator: Annotated[str, typer.Option(help="Separator of the columns: one character, or tab.")] = ",",
 ):
     """Find the most accurate model within a budget for a CSV file, and export it as C proven equal.
 
-    Missing values: a row without a label (or without a group) is dropped and counted; a missing cell stays missing,
-    and the model leaves that factor out of its sum.
+    A row without a label (or group) is dropped and counted; a missing cell stays missing: the model leaves it out.
 
     The choice is made by cross-validation on the training part. The held-out part is looked at once, for the table.
     """
@@ -175,44 +207,51 @@ def export(
     model: ModelFile,
     out: Annotated[Path, typer.Option(help="Folder for the .h and .c files.")],
     name: Name = "model",
-    input_dtype: Annotated[InputDtype, typer.Option(help="Type of the C's input row.")] = InputDtype.float32,
+    input_dtype: Annotated[
+        InputDtype, typer.Option(help="Type of the C's input row; auto takes the one that search chose, else float32.")
+    ] = InputDtype.auto,
 ):
     """Write a saved model as C."""
     _check_name(name)
-    if input_dtype is InputDtype.auto:
-        raise CommandError("--input-dtype auto needs the data; name float32, int32, int16 or uint8.")
-    estimator = _load(model)
+    estimator, made_for = _load(model)
+    import numpy as np
+
     from effml._cli.output import staged
     from effml.export import footprint, to_c
 
+    dtype = (made_for or "float32") if input_dtype is InputDtype.auto else input_dtype.value
+    if made_for is not None and not np.can_cast(made_for, dtype):
+        _note(f"the model was made for {made_for} rows; a value that is no {dtype} cannot be given to this C")
     with staged(out) as stage:
-        written = to_c(estimator, stage, name=name, input_dtype=input_dtype.value)
-        size = footprint(estimator, input_dtype=input_dtype.value)
+        written = to_c(estimator, stage, name=name, input_dtype=dtype)
+        size = footprint(estimator, input_dtype=dtype)
     for path in sorted(written):
         print(out / Path(path).name)
     print(
-        f"about {size.flash_bytes:,} bytes of flash, {size.ram_bytes:,} of RAM, {size.n_operations:,} operations a row"
+        f"{dtype} input: about {size.flash_bytes:,} bytes of flash, {size.ram_bytes:,} of RAM, "
+        f"{size.n_operations:,} operations a row"
     )
 
 
 @_command
 def inspect(model: ModelFile):
     """Show a saved model's size, operations, steps and structure."""
-    estimator = _load(model)
+    estimator, dtype = _load(model)
+    dtype = dtype or "float32"
     from effml._cli import show
     from effml.export import compile_c, footprint, lower
-    from effml.program import CompileError
+    from effml.program import CompileError, with_input_dtype
 
-    program = lower(estimator)
+    program = with_input_dtype(lower(estimator), dtype)
     try:
-        measured = compile_c(estimator).flash_bytes
+        measured = compile_c(estimator, input_dtype=dtype).flash_bytes
     except CompileError:
         measured = None
     console = Console()
     classes = "" if program.classes is None else f", {len(program.classes)} classes"
     steps = [step for _, step in estimator.steps] if hasattr(estimator, "steps") else [estimator]
-    print(f"{', '.join(type(step).__name__ for step in steps)}: {len(program.inputs)} features{classes}")
-    for shown in show.structure_of(estimator, program, footprint(estimator), measured):
+    print(f"{', '.join(type(step).__name__ for step in steps)}: {len(program.inputs)} features{classes}, {dtype} input")
+    for shown in show.structure_of(estimator, program, footprint(estimator, input_dtype=dtype), measured):
         console.print(shown)
 
 
@@ -241,10 +280,11 @@ def _check_name(name):
 
 
 def _load(path):
-    from effml.persistence import load_model
+    """Return the estimator of a model file, and the input type it was made for (None: the file names none)."""
+    from effml.persistence import load_model, saved_input_dtype
 
     try:
-        return load_model(path)
+        return load_model(path), saved_input_dtype(path)
     except OSError as error:
         raise CommandError(str(error)) from None
 
@@ -298,7 +338,7 @@ def _search_and_write(
     Console().print(show.front_of(outcome, settings.scoring, settings.budget))
     print(show.legend(outcome, settings.budget))
     written = to_c(best.estimator, stage, name=name, input_dtype=settings.input_dtype)
-    written = [*written, save_model(best.estimator, stage / f"{name}.skops")]
+    written = [*written, save_model(best.estimator, stage / f"{name}.skops", input_dtype=settings.input_dtype)]
     print(
         f"{best.label}: C and Python predict the same label on {best.n_equal} of {best.n_rows} held-out rows "
         f"({settings.input_dtype} input; {time.perf_counter() - started:.0f} s)"
@@ -312,6 +352,7 @@ def _note(text):
 
 def main():
     """Run the command; the entry point of the package."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # by an exception, so that we tidy up
     app()
 
 

@@ -4,15 +4,21 @@ skops writes a zip of arrays and a schema that names every type. It trusts sciki
 module adds effml's, by a fixed list, and refuses a file that names any other.
 """
 
+import io
+import json
 import os
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 from sklearn.tree._tree import Tree
 
-__all__ = ["TRUSTED_TYPES", "load_model", "save_model"]
+__all__ = ["TRUSTED_TYPES", "load_model", "save_model", "saved_input_dtype"]
+
+_ABOUT = "effml.json"  # our member of the zip, beside skops' own: {"input_dtype": ...}
+_INPUT_DTYPES = ("float32", "int32", "int16", "uint8")
 
 _STEPS = ("binning.Bin", "linear.Affine", "linear.Dense", "linear.QuantizeInput", "lookup.LookupSum")
 _STEPS += ("outputs.ArgBest", "outputs.Gather", "outputs.Positive", "outputs.Select", "outputs.Softmax")
@@ -35,7 +41,7 @@ TRUSTED_TYPES = frozenset(
 """The types that a model file may hold, beside those of scikit-learn, numpy and scipy that skops itself trusts."""
 
 
-def save_model(est, path):
+def save_model(est, path, *, input_dtype=None):
     """Write a fitted estimator to a file that :func:`load_model` reads.
 
     The file appears whole or not at all: it is written beside `path` under a temporary name, then renamed.
@@ -46,6 +52,9 @@ def save_model(est, path):
         A fitted estimator of effml or scikit-learn, pipelines included.
     path : str or path-like
         The file; by habit its name ends in ``.skops``. An existing one is replaced.
+    input_dtype : {"float32", "int32", "int16", "uint8"}, default=None
+        The type of the C's input row that the model was chosen for; :func:`saved_input_dtype` gives it back, and
+        ``effml export`` and ``effml inspect`` use it.
 
     Returns
     -------
@@ -56,6 +65,8 @@ def save_model(est, path):
     ------
     TypeError
         If `est` is no estimator, or holds an object of a type that :func:`load_model` would refuse.
+    ValueError
+        If `input_dtype` is no input type.
     OSError
         If the file cannot be written.
 
@@ -77,10 +88,14 @@ def save_model(est, path):
 
     if not hasattr(est, "fit") or isinstance(est, type):
         raise TypeError(f"est must be an estimator (an object with fit), got {type(est).__name__}.")
+    if input_dtype is not None and input_dtype not in _INPUT_DTYPES:
+        raise ValueError(f"input_dtype={input_dtype!r} must be one of {list(_INPUT_DTYPES)} or None")
     data = dumps(est, compression=zipfile.ZIP_DEFLATED)
     foreign = sorted(set(get_untrusted_types(data=data)) - TRUSTED_TYPES)
     if foreign:
         raise TypeError(f"The model holds types that load_model would refuse: {', '.join(foreign)}.")
+    if input_dtype is not None:
+        data = _with_member(data, _ABOUT, json.dumps({"input_dtype": input_dtype}))
     path = Path(path)
     write_whole(path, data)
     return path
@@ -116,14 +131,73 @@ def load_model(path):
     except OSError:
         raise
     except Exception as error:  # a damaged schema or array can fail in any way, from BadZipFile to KeyError
-        raise ValueError(
-            f"{str(path)!r} is damaged or no model file of effml ({type(error).__name__}: {error})."
-        ) from error
+        raise _damaged(path, error) from error
     if foreign:
         raise ValueError(f"{str(path)!r} names types that are not trusted and was not loaded: {', '.join(foreign)}.")
     if not hasattr(est, "fit"):
         raise ValueError(f"{str(path)!r} holds an object of type {type(est).__name__}, no estimator.")
     return est
+
+
+def saved_input_dtype(path):
+    """Return the input type that a model file names, or None.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A file that :func:`save_model` wrote.
+
+    Returns
+    -------
+    input_dtype : str or None
+        None for a file saved without one.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged or names no input type of effml.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from effml.persistence import save_model, saved_input_dtype
+    >>> tree = DecisionTreeClassifier(max_depth=2, random_state=0).fit(*load_iris(return_X_y=True))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     saved_input_dtype(save_model(tree, pathlib.Path(folder, "tree.skops"), input_dtype="int16"))
+    'int16'
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no model file {str(path)!r}.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            about = json.loads(archive.read(_ABOUT)) if _ABOUT in archive.namelist() else None
+    except OSError:
+        raise
+    except Exception as error:  # a damaged zip can fail in any way, as in load_model
+        raise _damaged(path, error) from error
+    if about is None:
+        return None
+    if not isinstance(about, dict) or about.get("input_dtype") not in _INPUT_DTYPES:
+        raise ValueError(f"{str(path)!r} names no input type of effml in its {_ABOUT}: {about!r}.")
+    return about["input_dtype"]
+
+
+def _damaged(path, error):
+    what = "" if isinstance(error, zlib.error) else f"{type(error).__name__}: "
+    return ValueError(f"{str(path)!r} is damaged or no model file of effml ({what}{error}).")
+
+
+def _with_member(data, name, text):
+    """Return the zip file `data` with one more member."""
+    file = io.BytesIO(data)
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, text)
+    return file.getvalue()
 
 
 def _check_trees(value):
@@ -151,6 +225,8 @@ def _check_trees(value):
 
 def write_whole(path, data):
     """Write bytes to `path` so that a reader sees the old file or the new one, never a part."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {str(path.parent)!r} to write {path.name!r} to.")
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from effml.persistence import TRUSTED_TYPES, load_model, save_model
+from effml.persistence import TRUSTED_TYPES, load_model, save_model, saved_input_dtype
 
 X, y = load_iris(return_X_y=True)
 
@@ -49,6 +49,31 @@ def test_model_fitted_on_text_columns_comes_back_the_same(tmp_path):
     model = TANClassifier(n_bits=4).fit(table, y)
     again = load_model(save_model(model, tmp_path / "model.skops"))
     assert np.array_equal(again.predict(table), model.predict(table))
+
+
+def test_input_type_comes_back(tmp_path):
+    tree = DecisionTreeClassifier(max_leaf_nodes=5, random_state=0).fit(X, y)
+    path = tmp_path / "tree.skops"
+    assert saved_input_dtype(save_model(tree, path)) is None
+    assert saved_input_dtype(save_model(tree, path, input_dtype="uint8")) == "uint8"
+    assert np.array_equal(load_model(path).predict(X), tree.predict(X))
+    with pytest.raises(ValueError, match="input_dtype='float64' must be one of"):
+        save_model(tree, path, input_dtype="float64")
+
+
+@pytest.mark.parametrize("text", ['{"input_dtype": "float64"}', "[]", "nonsense"])
+def test_input_type_that_is_none_is_refused(tmp_path, text):
+    path = tmp_path / "tree.skops"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("effml.json", text)
+    with pytest.raises(ValueError, match=r"names no input type of effml|is damaged"):
+        saved_input_dtype(path)
+
+
+def test_folder_that_is_not_there_is_named(tmp_path):
+    tree = DecisionTreeClassifier(max_leaf_nodes=5, random_state=0).fit(X, y)
+    with pytest.raises(FileNotFoundError, match=r"There is no folder .*nowhere"):
+        save_model(tree, tmp_path / "nowhere" / "tree.skops")
 
 
 def test_every_public_estimator_is_trusted():

@@ -53,9 +53,9 @@ cdef extern from "bayes_phases.h" nogil:
 cdef inline int32_t table_row(
     const code_t *codes, Py_ssize_t feature, int64_t parent, int64_t first, const int64_t *n_states
 ) noexcept nogil:
-    """Return the number of the table row that a sample reads, or -1 where a code is missing."""
+    """Return the number of the table row that a sample reads, or -1 where a code is missing or there is no table."""
     cdef int64_t code = codes[feature], other
-    if code >= n_states[feature]:
+    if code >= n_states[feature] or parent < -1:
         return -1
     if parent < 0:
         return <int32_t>(first + code)
@@ -78,7 +78,7 @@ cdef class Trainer:
         Options of feature i are option_start[i] .. option_start[i + 1]; the last "feature" is the class prior, which
         has one option or none.
     option_parent : int64 array (n_options,)
-        Parent feature, or negative.
+        Parent feature, -1 for none, -2 for no table.
     option_row : int64 array (n_options,)
         First row of each option's table.
     trained : uint8 array (n_options,)
@@ -130,7 +130,7 @@ cdef class Trainer:
         self.n_tables = self.n_features + 1
         self.batch_size, self.n_threads = batch_size, n_threads
         self.step_count = np.zeros(option_parent.shape[0], dtype=np.int64)
-        self.selected = np.ascontiguousarray(option_start[:-1], dtype=np.int64).copy()
+        self.selected = np.array(np.asarray(option_start)[: n_states.shape[0] + 1], dtype=np.int64)
         self.option_gradient = np.zeros(option_parent.shape[0])
         self.step_gradient = np.zeros(self.n_tables)
         largest = 1 + max([self.n_rows(option) for option in range(option_parent.shape[0])] + [2])
@@ -167,12 +167,14 @@ cdef class Trainer:
         if feature >= self.n_features:
             return 1
         parent = self.option_parent[option]
+        if parent < -1:
+            return 0
         return self.n_states[feature] * (self.n_states[parent] if parent >= 0 else 1)
 
     cdef void prepare_option(self, Py_ssize_t table, Py_ssize_t option, char *scratch) noexcept nogil:
         cdef int64_t parent = self.option_parent[option]
         cdef Py_ssize_t n_state = 1, n_parent = 1
-        if self.trained[option]:
+        if self.trained[option] and parent >= -1:
             if table < self.n_features:
                 n_state = self.n_states[table]
                 n_parent = self.n_states[parent] if parent >= 0 else 1
@@ -231,7 +233,7 @@ cdef class Trainer:
                     self.score_options(table, codes, sample, start, n)
             for table in prange(self.n_tables, num_threads=self.n_threads, schedule="static"):
                 thread = threadid()
-                if self.option_start[table + 1] > self.option_start[table] and self.trained[self.selected[table]]:
+                if self.is_trained(table):
                     self.step_gradient[table] = self.update_option(
                         table, self.selected[table], n, rate, &self.scratch[thread, 0]
                     )
@@ -254,6 +256,13 @@ cdef class Trainer:
             for s in range(n):
                 total += self.losses[s]
         return total
+
+    cdef bint is_trained(self, Py_ssize_t table) noexcept nogil:
+        cdef int64_t option
+        if self.option_start[table + 1] == self.option_start[table]:
+            return False
+        option = self.selected[table]
+        return self.trained[option] and self.option_parent[option] >= -1
 
     cdef void sample_rows(self, const code_t *codes, Py_ssize_t s) noexcept nogil:
         cdef Py_ssize_t table

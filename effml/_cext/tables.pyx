@@ -37,7 +37,7 @@ cdef inline void table_rows(
     for i in range(n_features):
         code = codes[i]
         parent = parents[i]
-        if code >= n_states[i]:
+        if code >= n_states[i] or parent < -1:
             rows[i + 1] = zero_row
         elif parent < 0:
             rows[i + 1] = first[i] + code

@@ -3,6 +3,7 @@
 NOT_EQUAL = 1
 BAD_INPUT = 2
 NOTHING_FITS = 3
+INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
 
 
 class CommandError(Exception):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import get_scorer
 
@@ -81,6 +82,7 @@ def run(X_train, y_train, X_test, y_test, *, cv, settings, console, groups=None,
 
     Raises CommandError: nothing fits the budget (exit code 3), or C and Python differ on a held-out row (1).
     """
+    _check_scoring(settings.scoring, X_train, y_train)
     candidates = _candidates(X_train, y_train, settings, categorical, missing)
     search, notes = _search(candidates, X_train, y_train, cv, groups, settings, console)
 
@@ -99,6 +101,18 @@ def run(X_train, y_train, X_test, y_test, *, cv, settings, console, groups=None,
             each.held_out_score = float(get_scorer(settings.scoring)(each.estimator, X_test, y_test))
     notes += [_difference(each) for each in front if not each.is_equal]
     return Outcome(sorted(front, key=lambda each: each.flash_bytes), proven(best_row), notes)
+
+
+def _check_scoring(scoring, X, y):
+    """Score a guesser, so that a scorer that does not suit the labels is refused before the search."""
+    guesser = DummyClassifier(strategy="stratified", random_state=0).fit(X, y)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a guesser may predict no row of a class
+            get_scorer(scoring)(guesser, X, y)
+    except (ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise CommandError(f"--scoring {scoring!r} cannot score these labels: {reason}") from None
 
 
 def _candidates(X, y, settings, categorical, missing):

@@ -119,4 +119,5 @@ def _quality(score, scoring):
 
 
 def _plain(value):
-    return Text(str(value))  # Text, not str: brackets in a user's names are no markup
+    """Show a user's words as they are: brackets are no markup, and a line break or terminal code is spelled out."""
+    return Text("".join(char if char.isprintable() else repr(char)[1:-1] for char in str(value)))

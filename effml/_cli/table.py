@@ -4,6 +4,7 @@ The policy for missing values, which ``effml search --help`` states: a row witho
 groups are asked for) is dropped and counted; a missing cell stays missing, and a model leaves that factor out.
 """
 
+import warnings
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
@@ -66,8 +67,9 @@ def read_table(
 
     y = _labels(frame[target], target)
     groups = None if group_column is None else frame[group_column].astype(str).to_numpy(dtype=object)
-    features = frame.drop(columns=list({target, group_column, *drop} - {None})).reset_index(drop=True)
+    features = frame.drop(columns=list({target, group_column, *drop} - {None}))  # its index counts the file's rows
     X, columns = _type_columns(features, set(categorical), notes)
+    X = X.reset_index(drop=True)
     input_dtype = _cast_numbers(X, columns, input_dtype, notes)
     return Table(X, y, groups, columns, notes, input_dtype)
 
@@ -79,14 +81,25 @@ def _read_csv(path, missing, separator):
         raise CommandError("Reading CSV files needs pandas: pip install 'effml[csv]'.") from None
     if not path.is_file():
         raise CommandError(f"There is no file {str(path)!r}.")
+    separator = {r"\t": "\t", "tab": "\t"}.get(separator, separator)  # a shell passes '\t' as two characters
+    if len(separator) != 1:
+        raise CommandError(f"--separator {separator!r} must be one character, such as ';', or tab.")
     try:
-        frame = pd.read_csv(path, sep=separator, na_values=list(missing) or None, low_memory=False)
-    except UnicodeDecodeError as error:
-        raise CommandError(f"{str(path)!r} is no UTF-8 text ({error.reason} at byte {error.start}).") from None
+        header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0].dropna()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            # index_col=False: a row with surplus cells is an error, never a row name and the other cells shifted
+            frame = pd.read_csv(path, sep=separator, na_values=list(missing) or None, index_col=False, low_memory=False)
+    except pd.errors.ParserWarning:
+        raise CommandError(f"{str(path)!r} has more cells in its rows than names in its header.") from None
+    except UnicodeDecodeError:
+        raise CommandError(f"{str(path)!r} is no UTF-8 text; save it with that encoding.") from None
     except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
         raise CommandError(f"{str(path)!r} cannot be read as CSV: {_one_line(error)}.") from None
     if frame.empty:
         raise CommandError(f"{str(path)!r} has a header but no rows.")
+    if header.duplicated().any():  # pandas would rename the second one
+        raise CommandError(f"{str(path)!r} has two columns named {header[header.duplicated()].iloc[0]!r}; rename one.")
     frame.columns = [str(name) for name in frame.columns]
     return frame
 
@@ -99,7 +112,9 @@ def _check_columns(frame, named):
             close = get_close_matches(name, frame.columns, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"columns: {_some(frame.columns)}."
             if len(frame.columns) == 1:
-                hint = f"the file has one column, {frame.columns[0]!r}; is --separator right?"
+                guess = next((mark for mark in ";\t|" if mark in frame.columns[0]), None)
+                advice = "is --separator right?" if guess is None else f"did you mean --separator {guess!r}?"
+                hint = f"the file has one column, {frame.columns[0]!r}; {advice}"
             raise CommandError(f"{option}: there is no column {name!r}; {hint}")
 
 
@@ -154,7 +169,7 @@ def _type_column(series, name, is_categorical):
     if series.dropna().map(lambda value: isinstance(value, (bool, np.bool_))).all():
         values = series.astype("float64") if series.isna().any() else series.astype("uint8")
         return values, "integer", "false / true as 0 / 1"
-    if series.dtype.kind in "iu" and len(series) > MIN_IDENTIFIER_LEVELS and (series.diff().iloc[1:] == 1).all():
+    if series.dtype.kind in "iu" and len(series) > MIN_IDENTIFIER_LEVELS and np.ptp(series - series.index) == 0:
         return series, "identifier", "it counts the rows"
     if series.dtype.kind in "iuf":
         return _number(series, name)
@@ -174,8 +189,10 @@ def _number(series, name):
     values = series.to_numpy()
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     if values.dtype.kind == "f" and (np.isinf(values).any() or np.abs(finite).max() > np.finfo(np.float32).max):
-        row = int(np.flatnonzero(~(np.abs(values) <= np.finfo(np.float32).max) & ~np.isnan(values))[0])
-        raise CommandError(f"Column {name!r} holds {values[row]:g} in row {row + 1}, which no float32 can hold.")
+        huge = series[~(np.abs(values) <= np.finfo(np.float32).max) & ~np.isnan(values)]
+        raise CommandError(
+            f"Column {name!r} holds {huge.iloc[0]:g} in row {huge.index[0] + 1}, which no float32 can hold."
+        )
     low, high = finite.min(), finite.max()
     whole = values.dtype.kind in "iu" or bool((finite % 1 == 0).all())
     if whole:

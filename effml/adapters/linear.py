@@ -62,6 +62,7 @@ def add_scores(frame: Frame, coef, intercept) -> str:
             "f32",
             n_out,
             inputs=(codes,),
+            columns=np.arange(len(tables)),
             states=states,
             parents=np.full(len(tables), -1),
             table=np.concatenate(rows).astype(np.float32),

@@ -181,6 +181,7 @@ def _integer_program(est, rows, weight_bits, activation_bits, clip):
             smallest_unsigned(int(sum(np.ptp(table) for table in integers))),
             n_out,
             inputs=(codes,),
+            columns=np.arange(len(tables)),
             states=np.array([len(table) for table in integers], dtype=np.int64),  # the unseen level has its own row
             parents=np.full(len(tables), -1),
             table=np.concatenate([table - table.min() for table in integers]).astype(np.uint8),

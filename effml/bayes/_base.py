@@ -18,7 +18,8 @@ from effml._validation import class_factors, encode_labels
 from effml.bayes import encoding
 from effml.bayes._gradient import GradientTraining
 from effml.bayes._reader import CodesReader
-from effml.bayes.interop import from_pgmpy, to_pgmpy
+from effml.bayes.inference import marginal_scores
+from effml.bayes.interop import from_pgmpy, to_pgmpy, write_bif
 from effml.bayes.parameters import log_conditionals, log_prior, n_parameters
 from effml.bayes.rounding import round_tables
 from effml.bayes.structure import joint_counts
@@ -63,7 +64,7 @@ class BayesNetClassifier(CodesReader, GradientTraining, ClassifierMixin, BaseEst
         "max_bins": [None, Interval(Integral, 2, None, closed="left")],
         "n_states": [None, Interval(Integral, 1, None, closed="left"), "array-like"],
         "categorical_features": [None, StrOptions({"from_dtype"}), "array-like"],
-        "missing": [StrOptions({"drop", "error"})],
+        "missing": [StrOptions({"drop", "error", "state", "marginalize"})],
         "class_weight": [None, StrOptions({"balanced"}), dict],
         "init": [StrOptions({"random", "likelihood"})],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -110,7 +111,7 @@ class BayesNetClassifier(CodesReader, GradientTraining, ClassifierMixin, BaseEst
         self.classes_ = classes
         weights = self._with_class_weight(y_index, weights)
         if goes_on:
-            self._train(encoding.as_codes(self._values(X), self.n_states_), y_index, weights, self._logits)
+            self._train(self._as_codes(self._values(X)), y_index, weights, self._logits)
             return self
         self.discretizer_ = None
         if self.discretizer is not None:
@@ -185,13 +186,18 @@ class BayesNetClassifier(CodesReader, GradientTraining, ClassifierMixin, BaseEst
             if self.discretizer_ is None:
                 self._check_levels(values)
                 encoding.check_states(values, self.n_states_, self._names())
-            codes = encoding.as_codes(values, self.n_states_)
+            codes = self._as_codes(values)
             self._count(codes, y_index, weights)
         self._finish(codes, y_index, weights)
         return self
 
     def _check_parameters(self):
         self._check_objective()
+        if self.missing == "marginalize" and (self.n_bits is not None or self.integer_bits is not None):
+            raise ValueError(
+                "missing='marginalize' needs tables of probabilities, that is no bits at all; with quantised tables use "
+                "'drop' or 'state'"
+            )
         if self.n_states is not None and isinstance(self.discretizer, str):
             raise ValueError(
                 f"n_states={self.n_states!r} needs discretizer=None or a transformer, got {self.discretizer!r}, "
@@ -297,7 +303,11 @@ class BayesNetClassifier(CodesReader, GradientTraining, ClassifierMixin, BaseEst
         ndarray of shape (n_samples,)
         """
         codes = self._codes(X)
-        return self.classes_[self._score_table.argmax(codes, n_threads=effective_n_jobs(self.n_jobs))]
+        best = self._score_table.argmax(codes, n_threads=effective_n_jobs(self.n_jobs))
+        summed_out = self._rows_to_marginalize(codes)
+        if len(summed_out):
+            best[summed_out] = np.argmax(self._marginal_scores(codes[summed_out]), axis=1)
+        return self.classes_[best]
 
     def predict_proba(self, X):
         """Return the class probabilities, float64 (n_samples, n_classes); see `predict_log_proba`."""
@@ -346,7 +356,20 @@ class BayesNetClassifier(CodesReader, GradientTraining, ClassifierMixin, BaseEst
     def _scores(self, X):
         codes = self._codes(X)
         scores = self._score_table.scores(codes, n_threads=effective_n_jobs(self.n_jobs)).astype(np.float64)
+        summed_out = self._rows_to_marginalize(codes)
+        if len(summed_out):
+            scores[summed_out] = self._marginal_scores(codes[summed_out])
         return scores if self.scale_ is None else scores * self.scale_
+
+    def _rows_to_marginalize(self, codes):
+        """Return the rows in which a feature that others depend on is missing, if such features are summed out."""
+        parents = np.unique(self.parents_[self.parents_ >= 0])
+        if self.missing != "marginalize" or not len(parents):
+            return np.empty(0, dtype=np.int64)
+        return np.flatnonzero((codes[:, parents] >= self.n_states_[parents]).any(axis=1))
+
+    def _marginal_scores(self, codes):
+        return marginal_scores(codes, self.class_log_prior_, self.log_tables_, self.parents_, self.n_states_)
 
     def _learn_parents(self, codes, y_index, weights):
         raise NotImplementedError
@@ -373,10 +396,33 @@ class BayesNetClassifier(CodesReader, GradientTraining, ClassifierMixin, BaseEst
         ImportError
             Without pgmpy 1.1 or newer (``pip install "effml[pgmpy]"``).
         ValueError
-            If the tables are quantised or a feature is called `class_name`.
+            If a feature is called `class_name`.
+
+        Notes
+        -----
+        For rounded tables, the network whose posterior of complete rows is the model's.
         """
         check_is_fitted(self)
         return to_pgmpy(self, class_name)
+
+    def write_bif(self, path, format="bif", *, class_name="class"):
+        """Write the model as a BIF or XMLBIF file through pgmpy; see :func:`effml.bayes.interop.write_bif`."""
+        check_is_fitted(self)
+        return write_bif(self, path, format, class_name=class_name)
+
+    def plot_structure(self, ax=None, *, feature_names=None, class_name="class"):
+        """Draw the tree of the features; see :func:`effml.bayes.plots.plot_structure`."""
+        from effml.bayes.plots import plot_structure
+
+        check_is_fitted(self)
+        return plot_structure(self, ax, feature_names=feature_names, class_name=class_name)
+
+    @property
+    def _html_repr(self):
+        """The hook of scikit-learn's notebook view."""
+        from effml.bayes.plots import html_repr
+
+        return lambda: html_repr(self)
 
     @classmethod
     def from_pgmpy(cls, network, class_name="class"):
@@ -426,7 +472,7 @@ class BayesNetClassifier(CodesReader, GradientTraining, ClassifierMixin, BaseEst
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = self.missing == "drop"
+        tags.input_tags.allow_nan = self.missing != "error"
         if self.discretizer is None:
             tags.input_tags.categorical = True
             tags.input_tags.positive_only = True

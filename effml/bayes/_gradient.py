@@ -60,6 +60,23 @@ class GradientTraining:
         self.loss_curve_, self.validation_scores_ = trained.loss_curve, trained.validation_scores
         self.n_iter_ = len(trained.loss_curve)
 
+    def _objective_terms(self):
+        return Objective.named(
+            self.objective, margin=self.margin, margin_weight=self.margin_weight, sharpness=self.margin_sharpness
+        )
+
+    def _schedule(self, max_iter):
+        return Schedule(
+            max_iter=max_iter,
+            batch_size=self.batch_size,
+            learning_rate_init=self.learning_rate_init,
+            early_stopping=self.early_stopping,
+            validation_fraction=self.validation_fraction,
+            n_iter_no_change=self.n_iter_no_change,
+            tol=self.tol,
+            verbose=bool(self.verbose),
+        )
+
     def _train_tables(self, codes, y_index, weights, number_format, random_state, logits=None):
         return train_tables(
             codes,
@@ -68,20 +85,9 @@ class GradientTraining:
             parents=self.parents_,
             n_states=self.n_states_,
             n_classes=len(self.classes_),
-            objective=Objective.named(
-                self.objective, margin=self.margin, margin_weight=self.margin_weight, sharpness=self.margin_sharpness
-            ),
+            objective=self._objective_terms(),
             number_format=number_format,
-            schedule=Schedule(
-                max_iter=self.max_iter,
-                batch_size=self.batch_size,
-                learning_rate_init=self.learning_rate_init,
-                early_stopping=self.early_stopping,
-                validation_fraction=self.validation_fraction,
-                n_iter_no_change=self.n_iter_no_change,
-                tol=self.tol,
-                verbose=bool(self.verbose),
-            ),
+            schedule=self._schedule(self.max_iter),
             random_state=random_state,
             n_threads=effective_n_jobs(self.n_jobs),
             logits=logits,

@@ -15,7 +15,7 @@ __all__ = ["CodesReader"]
 class CodesReader:
     """Mixin for estimators with `discretizer`, `n_states`, `categorical_features` and `missing`.
 
-    It sets n_features_in_, feature_names_in_, categories_ and n_states_, and reads discretizer_.
+    It sets n_features_in_, feature_names_in_, categories_, n_states_ and has_missing_state_, and reads discretizer_.
     """
 
     def _check_rows(self, X, y, sample_weight, *, reset):
@@ -48,7 +48,15 @@ class CodesReader:
             self.n_states_ = self._states_of_categories(values)
         else:
             self.n_states_ = encoding.infer_states(values, self.n_states, self._names())
-        return encoding.as_codes(values, self.n_states_)
+        codes = encoding.as_codes(values, self.n_states_)
+        missing = codes >= self.n_states_
+        self.has_missing_state_ = missing.any(axis=0) if self.missing == "state" else np.zeros(codes.shape[1], bool)
+        self.n_states_ = self.n_states_ + self.has_missing_state_
+        return codes
+
+    def _as_codes(self, values):
+        """Return codes; what is missing gets the code after the last value, which may be a state of its own."""
+        return encoding.as_codes(values, self.n_states_ - self.has_missing_state_)
 
     def _states_of_categories(self, values):
         """Return the number of states where some columns have levels: n_states is about the other columns."""
@@ -67,7 +75,7 @@ class CodesReader:
             X = self._read_codes(X, reset=False)
         else:
             X = self._read_table(X, reset=False)
-        return encoding.as_codes(self._values(X), self.n_states_)
+        return self._as_codes(self._values(X))
 
     def _values(self, X):
         """Return codes as numbers, NaN where missing."""
@@ -84,7 +92,7 @@ class CodesReader:
             is_categorical = resolve_categorical(X, self.categorical_features)
             self.categories_ = learn_categories(X, is_categorical) if is_categorical.any() else None
         if self.categories_ is None:
-            finite = "allow-nan" if self.missing == "drop" else True
+            finite = True if self.missing == "error" else "allow-nan"
             return validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=finite)
         values = encode_table(self._read_table(X, reset=reset), self.categories_, dtype=np.float64)
         if self.missing == "error" and np.isnan(values).any():

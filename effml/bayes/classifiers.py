@@ -10,13 +10,28 @@ G. Schindler, H. Froening, F. Pernkopf, "On Resource-Efficient Bayesian Network 
 ICPR 2020.
 """
 
+from numbers import Integral, Real
 from typing import ClassVar
 
 import numpy as np
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from effml.bayes._base import BayesNetClassifier
-from effml.bayes.structure import check_parents, chow_liu_parents, conditional_mutual_information, random_parents
+from effml.bayes.structure import (
+    breadth_first_order,
+    check_parents,
+    chow_liu_parents,
+    conditional_mutual_information,
+    random_parents,
+)
+from effml.bayes.structure_learning import (
+    CANDIDATES,
+    candidate_parents,
+    check_image_shape,
+    check_ordering,
+    learn_structure,
+)
 
 __all__ = ["NaiveBayesClassifier", "TANClassifier"]
 
@@ -64,8 +79,11 @@ class NaiveBayesClassifier(BayesNetClassifier):
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
         Columns that hold levels, not numbers: those of categorical or text dtype in a DataFrame, none, or a mask,
         indices or names. A given transformer reads the columns itself.
-    missing : {"drop", "error"}, default="drop"
+    missing : {"drop", "state", "marginalize", "error"}, default="drop"
         "drop": NaN is allowed; rows count where they are known, and a missing value drops the factors that read it.
+        "state": a feature with missing values in training has one more state for them, with table rows of its own.
+        "marginalize": features that others depend on are summed out of float tables (Python only; for naive Bayes the
+        same as "drop").
         Values that training did not see are treated so in either case.
     class_weight : dict or "balanced", default=None
         Factors on the weights of the rows by class; "balanced" gives every class the same total.
@@ -104,6 +122,8 @@ class NaiveBayesClassifier(BayesNetClassifier):
         Levels of each column if ``discretizer=None`` and X has columns of levels; None for columns of codes.
     n_states_ : int64 ndarray of shape (n_features,)
         Number of states r_i; the code r_i means missing.
+    has_missing_state_ : bool ndarray of shape (n_features,)
+        Features whose last state is "missing".
     parents_ : int64 ndarray of shape (n_features,)
         All -1.
     class_count_ : float64 ndarray of shape (n_classes,)
@@ -226,9 +246,26 @@ class TANClassifier(BayesNetClassifier):
 
     Parameters
     ----------
-    structure : {"cmi", "random"} or array-like of shape (n_features,), default="cmi"
+    structure : {"cmi", "random", "learned"} or array-like of shape (n_features,), default="cmi"
         "cmi": the tree of largest class-conditional mutual information, root feature 0 (Chow-Liu). "random": a random
-        tree in the order of the features. An array gives the parent of each feature, -1 for none.
+        tree in the order of the features. "learned": parents chosen by gradient together with tables, by the objective
+        and `size_penalty`; the tables are then trained again on the chosen structure. An array gives the parent of each
+        feature, -1 for none, -2 for no table at all.
+    candidate_parents : {"informative", "all", "random", "nearest"}, default="informative"
+        Among which earlier features "learned" chooses: the `n_candidates` of largest class-conditional mutual
+        information, all, random ones, or the nearest pixels of an image of `image_shape`.
+    n_candidates : int, default=8
+    ordering : None, "cmi" or array-like of shape (n_features,), default=None
+        Only earlier features can be parents, so every choice is acyclic. None is the order of the columns, "cmi" the
+        breadth-first order of the Chow-Liu tree.
+    image_shape : (int, int), default=None
+        Rows and columns of the image, for ``candidate_parents="nearest"``.
+    size_penalty : float >= 0, default=0.0
+        Loss per table entry in "learned": larger ones give fewer and smaller tables.
+    drop_features : bool, default=False
+        Whether "learned" may leave a feature without a table, so that a budget can buy fewer features.
+    structure_max_iter : int, default=None
+        Epochs of structure learning; None takes `max_iter`.
     objective : {"likelihood", "hybrid", "margin", "cross_entropy"}, default="likelihood"
         What the tables are trained for, see `NaiveBayesClassifier`.
     margin, margin_weight, margin_sharpness : float > 0, default=3.0, 100.0, 10.0
@@ -254,9 +291,9 @@ class TANClassifier(BayesNetClassifier):
         Number of codes of each feature, see `NaiveBayesClassifier`.
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
         Columns that hold levels, not numbers, see `NaiveBayesClassifier`.
-    missing : {"drop", "error"}, default="drop"
+    missing : {"drop", "state", "marginalize", "error"}, default="drop"
         "drop": NaN is allowed; rows count where a feature and its parent are known, and a missing or unseen value drops
-        the factors that read it.
+        the factors that read it. The others: see `NaiveBayesClassifier`.
     class_weight : dict or "balanced", default=None
         Factors on the weights of the rows by class; "balanced" gives every class the same total.
     init, max_iter, batch_size, learning_rate_init, warm_start, verbose
@@ -264,14 +301,14 @@ class TANClassifier(BayesNetClassifier):
     early_stopping, validation_fraction, n_iter_no_change, tol
         Gradient training, see `NaiveBayesClassifier`.
     random_state : int, RandomState instance or None, default=None
-        Used by ``structure="random"`` and by gradient training.
+        Used by ``structure="random"`` and "learned" and by gradient training.
     n_jobs : int, default=None
         Threads for structure, counting and prediction; the model and its predictions do not depend on it.
 
     Attributes
     ----------
     parents_ : int64 ndarray of shape (n_features,)
-        Parent of each feature, -1 for none.
+        Parent of each feature, -1 for none, -2 for a feature without a table.
     counts_, log_tables_, codes_ : lists of ndarrays of shape (r_i, n_classes) or (r_i, r_parent, n_classes)
         As in `NaiveBayesClassifier`, the second for features with a parent.
     n_parameters_ : int
@@ -301,13 +338,27 @@ class TANClassifier(BayesNetClassifier):
 
     _parameter_constraints: ClassVar[dict] = {
         **BayesNetClassifier._parameter_constraints,
-        "structure": [StrOptions({"cmi", "random"}), "array-like"],
+        "structure": [StrOptions({"cmi", "random", "learned"}), "array-like"],
+        "candidate_parents": [StrOptions(set(CANDIDATES))],
+        "n_candidates": [Interval(Integral, 1, None, closed="left")],
+        "ordering": [None, StrOptions({"cmi"}), "array-like"],
+        "image_shape": [None, tuple, list],
+        "size_penalty": [Interval(Real, 0, None, closed="left")],
+        "drop_features": ["boolean"],
+        "structure_max_iter": [None, Interval(Integral, 1, None, closed="left")],
     }
 
     def __init__(
         self,
         *,
         structure="cmi",
+        candidate_parents="informative",
+        n_candidates=8,
+        ordering=None,
+        image_shape=None,
+        size_penalty=0.0,
+        drop_features=False,
+        structure_max_iter=None,
         objective="likelihood",
         margin=3.0,
         margin_weight=100.0,
@@ -337,6 +388,13 @@ class TANClassifier(BayesNetClassifier):
         n_jobs=None,
     ):
         self.structure = structure
+        self.candidate_parents = candidate_parents
+        self.n_candidates = n_candidates
+        self.ordering = ordering
+        self.image_shape = image_shape
+        self.size_penalty = size_penalty
+        self.drop_features = drop_features
+        self.structure_max_iter = structure_max_iter
         self.objective = objective
         self.margin = margin
         self.margin_weight = margin_weight
@@ -370,7 +428,13 @@ class TANClassifier(BayesNetClassifier):
             return check_parents(self.structure, codes.shape[1])
         if self.structure == "random":
             return random_parents(codes.shape[1], self.random_state)
-        information = conditional_mutual_information(
+        if self.structure == "learned":
+            return self._learn_structure(codes, y_index, weights)
+        information = self._information(codes, y_index, weights)
+        return chow_liu_parents(information, connect=False)  # an edge that tells nothing costs table rows
+
+    def _information(self, codes, y_index, weights):
+        return conditional_mutual_information(
             codes,
             y_index,
             n_states=self.n_states_,
@@ -378,7 +442,45 @@ class TANClassifier(BayesNetClassifier):
             sample_weight=weights,
             n_jobs=self.n_jobs,
         )
-        return chow_liu_parents(information, connect=False)  # an edge that tells nothing costs table rows
+
+    def _learn_structure(self, codes, y_index, weights):
+        random_state = check_random_state(self.random_state)
+        n_features, information = codes.shape[1], None
+        if self.candidate_parents == "informative" or self._ordering_is("cmi"):
+            information = self._information(codes, y_index, weights)
+        if self.ordering is None:
+            ordering = np.arange(n_features)
+        elif self._ordering_is("cmi"):
+            ordering = breadth_first_order(chow_liu_parents(information))
+        else:
+            ordering = check_ordering(self.ordering, n_features)
+        image_shape = check_image_shape(self.image_shape, n_features) if self.candidate_parents == "nearest" else None
+        candidates = candidate_parents(
+            self.candidate_parents,
+            self.n_candidates,
+            ordering,
+            self.n_states_,
+            information=information,
+            image_shape=image_shape,
+            random_state=random_state,
+        )
+        learned = learn_structure(
+            codes,
+            y_index,
+            weights,
+            candidates=candidates,
+            n_states=self.n_states_,
+            n_classes=len(self.classes_),
+            objective=self._objective_terms(),
+            schedule=self._schedule(self.structure_max_iter or self.max_iter),
+            size_penalty=self.size_penalty,
+            may_drop=self.drop_features,
+            random_state=random_state,
+        )
+        return learned.parents
+
+    def _ordering_is(self, name):
+        return isinstance(self.ordering, str) and self.ordering == name
 
     @classmethod
     def _with_structure(cls, parents, n_states):

@@ -20,7 +20,7 @@ def fit_discretizer(discretizer, X, y, sample_weight, *, max_bins, categorical_f
         discretizer = MDLPDiscretizer(
             max_bins=max_bins,
             categorical_features=categorical_features,
-            missing="code" if missing == "drop" else "error",
+            missing="error" if missing == "error" else "code",
             n_jobs=n_jobs,
         )
     else:

@@ -15,10 +15,9 @@ Pearl, "Probabilistic Reasoning in Intelligent Systems", 1988, section 4.2 (upwa
 import numpy as np
 from scipy.special import logsumexp
 
-__all__ = ["NO_TABLE", "depths", "marginal_scores"]
+from effml.bayes.structure import DROPPED
 
-# In `parents`: the feature has no table, which is the same as a uniform one.
-NO_TABLE = -2
+__all__ = ["depths", "marginal_scores"]
 
 # Where states are summed, smaller log-probabilities count as this (1e-261): keeps sums of exponentials in range.
 _LOWEST = -600.0
@@ -106,7 +105,7 @@ def marginal_scores(codes, log_prior, log_tables, parents, n_states):
     """
     parents, n_states = np.asarray(parents, dtype=np.int64), np.asarray(n_states, dtype=np.int64)
     depth = depths(parents)
-    tables = [np.asarray(table, dtype=np.float64) if parents[i] != NO_TABLE else None for i, table in _each(log_tables)]
+    tables = [np.asarray(table, dtype=np.float64) if parents[i] != DROPPED else None for i, table in _each(log_tables)]
     observed = codes < n_states
     scores = np.tile(np.asarray(log_prior, dtype=np.float64), (len(codes), 1))
     for i, table in _each(tables):

@@ -19,7 +19,8 @@ import numpy as np
 from scipy.special import log_softmax, logsumexp
 from sklearn.utils.validation import check_is_fitted
 
-from effml.bayes.inference import NO_TABLE, depths
+from effml.bayes.inference import depths
+from effml.bayes.structure import DROPPED
 
 __all__ = ["from_pgmpy", "to_pgmpy", "write_bif"]
 
@@ -78,7 +79,7 @@ def _probabilities(model):
     """Return p(c) and the tables p(x_i[ | x_parent], c) of the network whose joint is that of the model's factors."""
     prior = model.class_log_prior_.astype(np.float64)
     factors = [
-        np.zeros((r, len(prior))) if parent == NO_TABLE else table.astype(np.float64)
+        np.zeros((r, len(prior))) if parent == DROPPED else table.astype(np.float64)
         for r, parent, table in zip(model.n_states_, model.parents_, model.log_tables_, strict=True)
     ]
     for i in np.argsort(-depths(model.parents_), kind="stable"):
@@ -216,6 +217,7 @@ def from_pgmpy(estimator_class, network, class_name="class"):
     model.discretizer_ = None
     model.categories_ = None if all(column is None for column in levels) else levels
     model.n_states_, model.parents_ = n_states, parents
+    model.has_missing_state_ = np.zeros(len(parents), dtype=bool)
     model._set_network(log_prior, tables)
     return model
 

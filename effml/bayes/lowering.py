@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 
+from effml.bayes.structure import DROPPED
 from effml.program.buffers import Output, smallest_unsigned
 from effml.program.frame import Column, Frame, LoweringError
 from effml.program.steps import Affine, ArgBest, Bin, LookupSum, Softmax, choose_layout
@@ -23,8 +24,16 @@ def lower_classifier(est, frame: Frame, *, layout: str = "auto") -> None:
         How quantised tables are stored in C, or what to choose it by, see
         :func:`effml.program.steps.lookup.choose_layout`.
     """
+    if est.missing == "marginalize":
+        raise LoweringError(
+            f"{type(est).__name__}(missing='marginalize') sums missing values out in Python, which the C does not; "
+            "use missing='drop' or 'state'"
+        )
     builder = frame.builder
-    codes = _add_codes(est, frame)
+    parents = np.asarray(est.parents_, dtype=np.int64)
+    factors = np.flatnonzero(parents != DROPPED)
+    read = np.union1d(factors, parents[parents >= 0])  # a dropped feature may still be a parent
+    codes = _add_codes(est, frame, read)
     quantised = est.codes_ is not None
     tables = est.codes_ if quantised else est.log_tables_
     n_classes = len(est.classes_)
@@ -36,8 +45,9 @@ def lower_classifier(est, frame: Frame, *, layout: str = "auto") -> None:
     elif layout in ("auto", "size", "speed"):
         layout = choose_layout(n_bits, len(flat), n_classes, prefer=layout)
     fields = {
-        "states": np.asarray(est.n_states_, dtype=np.int64),
-        "parents": np.asarray(est.parents_, dtype=np.int64),
+        "columns": np.searchsorted(read, factors),
+        "states": np.asarray(est.n_states_, dtype=np.int64)[read],
+        "parents": np.where(parents[factors] >= 0, np.searchsorted(read, parents[factors]), -1),
         "table": flat.astype(np.uint8 if quantised else np.float32),
         "start": start,
         "n_bits": n_bits,
@@ -62,15 +72,16 @@ def lower_classifier(est, frame: Frame, *, layout: str = "auto") -> None:
 
 
 def _largest_sum(fields) -> int:
-    rows = fields["states"] * np.where(fields["parents"] >= 0, fields["states"][fields["parents"]], 1)
+    states, parents = fields["states"], fields["parents"]
+    rows = states[fields["columns"]] * np.where(parents >= 0, states[parents], 1)
     first = ranges(rows)
     spans = itertools.pairwise(first)
     total = sum(int(fields["table"][a:b].max()) for a, b in spans if b > a)
     return total + (0 if fields["start"] is None else int(fields["start"].max()))
 
 
-def _add_codes(est, frame) -> str:
-    """Add the Bin step of the codes; a missing, unknown or impossible value gets a code past the feature's last."""
+def _add_codes(est, frame, read) -> str:
+    """Add the Bin step of some features' codes; a missing, unknown or impossible value is coded past the last one."""
     behind = frame if est.discretizer_ is None else frame.through(est.discretizer_)
     levels = getattr(est, "categories_", None)  # of columns of text, numbered by the estimator itself
     if levels is not None:
@@ -84,15 +95,17 @@ def _add_codes(est, frame) -> str:
             f"{type(est).__name__} reads {len(n_states)} columns, the discretizer gives {len(behind.columns)}"
         )
     parts = []
-    for column, states in zip(behind.columns, n_states.tolist(), strict=True):
+    for feature in read.tolist():
+        column, states = behind.columns[feature], int(n_states[feature])
         if not column.is_discrete:
             if column.links:
                 name = type(column.links[-1][0]).__name__
                 raise LoweringError(f"{type(est).__name__} with discretizer=None cannot read what {name} gives")
-            cuts = np.arange(states, dtype=np.float32)
-            column = Column(column.source, cuts=cuts, by_value=True, affine=None, values=np.arange(states + 1.0))
+            known = states - int(est.has_missing_state_[feature])
+            cuts = np.arange(known, dtype=np.float32)
+            column = Column(column.source, cuts=cuts, by_value=True, affine=None, values=np.arange(known + 1.0))
         value = column.values
         inside = (value >= 0) & (value < states) & (value == np.floor(value))
         parts.append(column.bin_part(np.where(inside, value, states)))
-    dtype = smallest_unsigned(int(n_states.max()))
+    dtype = smallest_unsigned(int(n_states[read].max()))
     return frame.builder.add(Bin, "code", dtype, len(parts), parts=parts)

@@ -47,10 +47,12 @@ def log_conditionals(counts, alpha):
     -------
     float64 array of the shape of `counts`
     """
+    if not len(counts):  # a dropped feature
+        return counts
     return np.log(counts + alpha) - np.log(counts.sum(axis=0) + alpha * len(counts))
 
 
 def n_parameters(n_states, parents, n_classes):
     """Return C + sum_i r_i r_pa(i) C, the size of all tables with every state stored and the class prior included."""
-    parent_states = np.where(parents >= 0, n_states[parents], 1)
+    parent_states = np.where(parents >= 0, n_states[parents], parents == -1)  # 0 where there is no table
     return int(n_classes * (1 + np.dot(n_states, parent_states)))

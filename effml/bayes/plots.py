@@ -12,7 +12,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import estimator_html_repr
 from sklearn.utils.validation import check_is_fitted
 
-from effml.bayes.inference import NO_TABLE, depths
+from effml.bayes.inference import depths
+from effml.bayes.structure import DROPPED
 
 __all__ = ["html_repr", "plot_structure", "structure_html", "structure_text"]
 
@@ -22,10 +23,13 @@ _LONE_COLUMNS = 16  # features without edges in a row of the plot
 _MAX_HTML_ROWS = 256
 
 _FONT_POINTS = 8.0
-_CHARACTER = 0.62  # width of a character and
-_LINE = 1.9  # height of a row of nodes, both in font sizes
-_PADDING = 3.5  # between columns of nodes, in font sizes
+_CHARACTER = 0.62  # width of a character,
+_GAP = 2.0  # room between two nodes of a row
+_LINE = 2.8  # and height of a row with its edges, all in font sizes
 _POINTS = 72  # an inch
+_TITLE = 0.4  # height of the title, inches
+_ASPECT = 1.5  # of the plot, where the axes are not given
+_LINE_WIDTHS = 0.06, 0.4  # of the smallest and the largest table, in font sizes
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ def _features(model, feature_names=None):
     if len(feature_names) != n_features:
         raise ValueError(f"feature_names must have {n_features} entries, one a feature, got {len(feature_names)}")
     sizes = [
-        0 if parent == NO_TABLE else int(np.size(table))
+        0 if parent == DROPPED else int(np.size(table))
         for table, parent in zip(model.log_tables_, model.parents_, strict=True)
     ]
     columns = zip(feature_names, model.n_states_, model.parents_, depths(model.parents_), sizes, strict=True)
@@ -182,7 +186,7 @@ def structure_html(model):
     """
     features = _features(model)
     bits = _prior_entries(model) * _bits(model) + sum(feature.bits for feature in features)
-    dropped = sum(feature.parent == NO_TABLE for feature in features)
+    dropped = sum(feature.parent == DROPPED for feature in features)
     totals = {
         "classes": f"{len(model.classes_):,}",
         "features": f"{len(features):,}" + (f", {dropped:,} without table" if dropped else ""),
@@ -204,7 +208,7 @@ def structure_html(model):
 
 
 def _parent_name(feature, features):
-    return features[feature.parent].name if feature.parent >= 0 else "no table" if feature.parent == NO_TABLE else "-"
+    return features[feature.parent].name if feature.parent >= 0 else "no table" if feature.parent == DROPPED else "-"
 
 
 def _number_format(model):
@@ -225,7 +229,7 @@ def _html_table(header, rows):
 
 
 def plot_structure(model, ax=None, *, feature_names=None, class_name="class"):
-    """Draw the tree of the features from left to right; features without edges stand in rows below it.
+    """Draw the tree of the features; those without edges, all of them in naive Bayes, stand in rows below it.
 
     Parameters
     ----------
@@ -241,8 +245,9 @@ def plot_structure(model, ax=None, *, feature_names=None, class_name="class"):
     Returns
     -------
     matplotlib.axes.Axes
-        Nodes show the feature's name and its number of states in brackets. The area of the line to a node's parent, or
-        of the frame of a node without one, grows with the node's table. Features without a table are faded.
+        Nodes show the feature's name and its number of states in brackets; the root is at the top or at the left,
+        whichever suits the format better. The line to a node's parent is the wider the larger the node's table.
+        Features without a table are faded.
 
     Raises
     ------
@@ -255,23 +260,22 @@ def plot_structure(model, ax=None, *, feature_names=None, class_name="class"):
     """
     features = _features(model, feature_names)
     labels = [f"{_shortened(feature.name)} ({feature.n_states})" for feature in features]
-    x, y = _layout(model.parents_, [feature.depth for feature in features])
-    column_width = max(map(len, labels)) * _CHARACTER + _PADDING  # in font sizes
-    n_columns, n_rows = int(x.max()) + 1, math.ceil(y.max()) + 1
-    ax = _new_axes(n_columns * column_width, n_rows * _LINE) if ax is None else ax
-    box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
-    font = min(_FONT_POINTS, _POINTS * box.width / (n_columns * column_width), _POINTS * box.height / (n_rows * _LINE))
-    _draw(ax, features, labels, x, y, font)
+    width = max(map(len, labels)) * _CHARACTER + _GAP  # of a column, in font sizes
+    level_lane = _layout(model.parents_, [feature.depth for feature in features])
+    aspect = _ASPECT if ax is None else np.divide(*_inches(ax))
+    lone_columns = _LONE_COLUMNS if ax is None else math.ceil(math.sqrt(len(features) * aspect * _LINE / width))
+    column, row, downwards = _places(*level_lane, lone_columns, lambda n, m: n * width / (m * _LINE) / aspect)
+    n_columns, n_rows = column.max() + 1, row.max() + 1
+    ax = _new_axes(n_columns * width, n_rows * _LINE) if ax is None else ax
+    room = np.divide(_inches(ax), (n_columns * width, n_rows * _LINE))
+    font = min(_FONT_POINTS, room.min() * _POINTS)
+    _draw_edges(ax, features, column, row, downwards, font)
+    _draw_nodes(ax, features, labels, column, row, font)
     ax.set_xlim(-0.5, n_columns - 0.5)
     ax.set_ylim(n_rows - 0.5, -0.5)  # the first row on top
     ax.set_axis_off()
-    bits = _prior_entries(model) * _bits(model) + sum(feature.bits for feature in features)
-    ax.set_title(
-        f"{_plain(class_name)} ({len(model.classes_)}) is a parent of every feature; "
-        f"{model.n_parameters_:,} parameters, {-(-bits // 8):,} bytes of tables",
-        fontsize=_FONT_POINTS + 1,
-        parse_math=False,
-    )
+    title = f"{_plain(class_name)} ({len(model.classes_)}) is a parent of every feature"
+    ax.set_title(f"{title}; {model.n_parameters_:,} parameters", fontsize=_FONT_POINTS + 1, parse_math=False)
     return ax
 
 
@@ -279,20 +283,66 @@ def _shortened(name):
     return name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1] + "…"
 
 
+def _inches(ax):
+    box = ax.get_window_extent()
+    return np.array([box.width, box.height]) / ax.figure.dpi
+
+
 def _new_axes(width, height):
-    """Return axes of a size given in font sizes, in a new figure with room for the title."""
+    """Return axes of at least a size given in font sizes, in a new figure with room for the title."""
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise ImportError('plot_structure needs matplotlib: pip install "effml[plot]"') from error
     inch = _FONT_POINTS / _POINTS
-    size = max(width * inch, 5.5), max(height * inch, 0.6) + 0.4
-    figure = plt.figure(figsize=size)
-    return figure.add_axes([0, 0, 1, 1 - 0.4 / size[1]])
+    size = max(width * inch, 5.5), max(height * inch, 0.6) + _TITLE
+    return plt.figure(figsize=size).add_axes([0, 0, 1, 1 - _TITLE / size[1]])
+
+
+def _draw_edges(ax, features, column, row, downwards, font):
+    from matplotlib.collections import LineCollection
+
+    largest = max(feature.n_entries for feature in features)
+    thin, thick = np.multiply(_LINE_WIDTHS, font)
+    paths, widths = [], []
+    for i in [i for i, feature in enumerate(features) if feature.parent >= 0]:
+        (x0, y0), (x1, y1) = (column[features[i].parent], row[features[i].parent]), (column[i], row[i])
+        bends = [(x0, y1 - 0.5), (x1, y1 - 0.5)] if downwards else [(x1 - 0.5, y0), (x1 - 0.5, y1)]
+        paths.append([(x0, y0), *bends, (x1, y1)])
+        widths.append(thin + (thick - thin) * math.sqrt(features[i].n_entries / largest))
+    ax.add_collection(LineCollection(paths, linewidths=widths, colors="0.65", capstyle="round", zorder=1))
+
+
+def _draw_nodes(ax, features, labels, column, row, font):
+    for feature, label, x, y in zip(features, labels, column, row, strict=True):
+        faded = feature.parent == DROPPED
+        frame = {"boxstyle": "round,pad=0.3", "facecolor": "white", "edgecolor": "0.75" if faded else "C0"}
+        frame |= {"linestyle": "--" if faded else "-", "linewidth": 0.08 * font}
+        color = "0.6" if faded else "black"
+        ax.text(
+            x, y, label, fontsize=font, color=color, bbox=frame, ha="center", va="center", zorder=2, parse_math=False
+        )
+
+
+def _places(level, lane, lone, lone_columns, stretch):
+    """Return column and row of every feature, int (n_features,), and whether the trees grow downwards.
+
+    They do where ``stretch(n_columns, n_rows)``, width by height against the format that is wanted, is then nearer 1.
+    """
+    n_levels, n_lanes = (0, 0) if len(lone) == len(lane) else (level.max() + 1, lane.max() + 1)
+    downwards = True
+    if n_levels:
+        downwards = abs(math.log(stretch(n_lanes, n_levels))) <= abs(math.log(stretch(n_levels, n_lanes)))
+    column, row = (lane, level) if downwards else (level, lane)
+    first = n_levels if downwards else n_lanes
+    n_columns = max(n_lanes if downwards else n_levels, min(lone_columns, len(lone)))
+    for k, i in enumerate(lone):
+        row[i], column[i] = first + k // n_columns, k % n_columns
+    return column, row, downwards
 
 
 def _layout(parents, depth):
-    """Return level and lane of every feature, (n_features,) integers: trees first, then what has no edges.
+    """Return level and lane of every feature, int (n_features,), and the list of those without edges (in lane 0).
 
     Every branch runs along one lane, its longest way to a leaf first; it takes the first lane that is free on all its
     levels. Branches are placed the deepest first, which keeps edges from crossing.

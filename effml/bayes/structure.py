@@ -21,7 +21,18 @@ from effml.bayes._pair_information import (
     worthwhile_threads,
 )
 
-__all__ = ["conditional_mutual_information", "chow_liu_parents", "random_parents", "check_parents", "joint_counts"]
+__all__ = [
+    "DROPPED",
+    "breadth_first_order",
+    "check_parents",
+    "chow_liu_parents",
+    "conditional_mutual_information",
+    "joint_counts",
+    "random_parents",
+    "table_shapes",
+]
+
+DROPPED = -2  # "parent" of a feature that has no table at all
 
 
 def conditional_mutual_information(
@@ -155,6 +166,23 @@ def _is_symmetric(weights):
     return np.array_equal(off_diagonal, off_diagonal.T)
 
 
+def table_shapes(parents, n_states, n_classes) -> list[tuple[int, ...]]:
+    """Return the shape of each table: (r_i, C), (r_i, r_parent, C), or (0, C) of a dropped feature."""
+    return [
+        (0, n_classes) if parent == DROPPED else (r, n_classes) if parent < 0 else (r, int(n_states[parent]), n_classes)
+        for r, parent in zip(np.asarray(n_states).tolist(), np.asarray(parents).tolist(), strict=True)
+    ]
+
+
+def breadth_first_order(parents) -> np.ndarray:
+    """Return the features, roots first, each after its parent; level by level, lowest index first."""
+    parents = np.asarray(parents)
+    order = np.flatnonzero(parents < 0).tolist()
+    for feature in order:  # grows while it is read
+        order += np.flatnonzero(parents == feature).tolist()
+    return np.array(order, dtype=np.int64)
+
+
 def random_parents(n_features, random_state=None):
     """Return a random tree: feature 0 is the root, every other feature has a uniformly drawn earlier one as parent.
 
@@ -197,7 +225,7 @@ def check_parents(parents, n_features):
     Parameters
     ----------
     parents : array-like of shape (n_features,)
-        Parent of each feature, -1 for none.
+        Parent of each feature, -1 for none, -2 (`DROPPED`) for no table at all.
     n_features : int
         Number of features.
 
@@ -228,10 +256,13 @@ def check_parents(parents, n_features):
     if not np.issubdtype(parents.dtype, np.integer):
         raise TypeError(f"parents must be integers (-1 for none), got dtype {parents.dtype}.")
     parents = parents.astype(np.int64)
-    wrong = np.flatnonzero((parents < -1) | (parents >= n_features) | (parents == np.arange(n_features)))
+    if (parents == DROPPED).all():
+        raise ValueError("parents must leave at least one feature with a table, all are -2.")
+    wrong = np.flatnonzero((parents < DROPPED) | (parents >= n_features) | (parents == np.arange(n_features)))
     if len(wrong):
         raise ValueError(
-            f"parents[{wrong[0]}] must be -1 or another feature from 0 to {n_features - 1}, got {parents[wrong[0]]}."
+            f"parents[{wrong[0]}] must be -1 (none), -2 (no table) or another feature from 0 to {n_features - 1}, "
+            f"got {parents[wrong[0]]}."
         )
     ancestor = parents
     for _ in range(n_features):
@@ -290,16 +321,15 @@ def joint_counts(codes, y, parents, n_states, n_classes=None, sample_weight=None
     n_threads = worthwhile_threads(effective_n_jobs(n_jobs), codes.size * (SORT_NS + INCREMENT_NS))
     order, class_start = class_order(y, n_classes)
     columns = class_sorted_columns(codes, order, n_states, n_threads)
-    shapes = [
-        (r, n_classes) if parent < 0 else (r, n_states[parent], n_classes)
-        for r, parent in zip(n_states.tolist(), parents.tolist(), strict=True)
-    ]
+    dropped, parents = parents == DROPPED, np.maximum(parents, -1)
+    shapes = table_shapes(parents, n_states, n_classes)
     start = np.concatenate(([0], np.cumsum([math.prod(shape) for shape in shapes])))
     flat = np.zeros(start[-1] + 1)  # never empty, so that every table has an address
     weights = np.empty(0) if weights is None else weights[order]
     if len(codes):
         class_counts.factor_counts(columns, class_start, parents, n_states, weights, start, flat, n_threads)
-    return [flat[begin:end].reshape(shape) for begin, end, shape in zip(start[:-1], start[1:], shapes, strict=True)]
+    spans = zip(start[:-1], start[1:], shapes, dropped, strict=True)
+    return [np.empty((0, n_classes)) if gone else flat[a:b].reshape(shape) for a, b, shape, gone in spans]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from effml._cext.bayes_training import Trainer
 from effml._optim import ADAM, log_linear
 from effml._quantization import ContrastFormat, FixedPointFormat
 from effml.bayes.rounding import Rounded
+from effml.bayes.structure import table_shapes
 from effml.bayes.tables import ScoreTable
 
 __all__ = [
@@ -32,7 +33,9 @@ __all__ = [
     "TableTrainer",
     "Trained",
     "first_contrast",
+    "pad_classes",
     "score_rows",
+    "settings",
     "split_rows",
     "train_tables",
 ]
@@ -43,7 +46,7 @@ _LANES = 8  # table rows are padded to whole vector registers
 _FLOAT, _FIXED_POINT, _CONTRAST = 0, 1, 2  # effml_training.format
 _START = 0.1  # logits start uniform in [-0.1, 0.1], as published; starting at the likelihood solution was no better
 _FIRST_RANGE = 4.0  # contrast codes first span this many nats; the step is learned from there
-_LAST_RATE = 1e-3  # the learning rate falls log-linearly to this share of its start
+LAST_RATE = 1e-3  # the learning rate falls log-linearly to this share of its start
 _ENTRY_NS, _THREAD_NS = 3.0, 60e3  # time of a table entry or a sum in a batch, and what a second thread must save
 
 
@@ -84,6 +87,11 @@ class Schedule:
     n_iter_no_change: int = 10
     tol: float = 1e-4
     verbose: bool = False
+
+    def rows_of_batch(self, n_samples: int) -> int:
+        """Return the batch size for so many rows."""
+        auto = min(max(n_samples // 30, 10), 100)
+        return min(auto if self.batch_size == "auto" else self.batch_size, n_samples)
 
 
 @dataclass
@@ -144,8 +152,7 @@ class TableTrainer:
         self.shapes = [np.shape(table) for table in log_tables]
         rows = [int(np.prod(shape[:-1])) for shape in self.shapes]
         self.first = np.cumsum([0, *rows]).astype(np.int64)
-        width = -(-n_classes // _LANES) * _LANES
-        self.logits = np.zeros((self.first[-1] + 1, width), dtype=dtype)
+        self.logits = np.zeros((self.first[-1] + 1, pad_classes(n_classes)), dtype=dtype)
         self.logits[: self.first[-1], :n_classes] = np.concatenate([np.reshape(t, (-1, n_classes)) for t in log_tables])
         self.logits[-1, :n_classes] = log_prior
         self.probabilities, self.scores, self.first_moments, second_moments = (
@@ -219,6 +226,11 @@ class TableTrainer:
         return trained
 
 
+def pad_classes(n_classes: int) -> int:
+    """Return the width of a table row: whole vector registers."""
+    return -(-n_classes // _LANES) * _LANES
+
+
 def settings(objective: Objective, number_format) -> dict:
     """Return the fields of the kernel's struct."""
     form, scale, top = _FLOAT, 1.0, 0
@@ -282,17 +294,13 @@ def train_tables(
     """
     codes, y = np.ascontiguousarray(codes), np.asarray(y).astype(np.int32)
     weights = np.ones(len(y)) if weights is None else weights / np.mean(weights)
-    shapes = [
-        (r, n_classes) if parent < 0 else (r, n_states[parent], n_classes)
-        for r, parent in zip(np.asarray(n_states).tolist(), np.asarray(parents).tolist(), strict=True)
-    ]
+    shapes = table_shapes(parents, n_states, n_classes)
     if logits is None:
         draw = lambda shape: random_state.uniform(-_START, _START, shape)  # noqa: E731
         logits = (draw(n_classes), [draw(shape) for shape in shapes], None)
     if logits[2] is not None and isinstance(number_format, ContrastFormat):
         number_format = ContrastFormat(number_format.n_bits, logits[2])
-    batch_size = min(max(len(y) // 30, 10), 100) if schedule.batch_size == "auto" else schedule.batch_size
-    batch_size = min(batch_size, len(y))
+    batch_size = schedule.rows_of_batch(len(y))
     work = (sum(int(np.prod(s)) for s in shapes) + batch_size * len(shapes) * n_classes) * _ENTRY_NS
     trainer = TableTrainer(
         np.asarray(parents),
@@ -309,7 +317,7 @@ def train_tables(
         train, held_out = split_rows(y, schedule.validation_fraction, random_state)
     best, stale, losses, scores = None, 0, [], []
     start = schedule.learning_rate_init
-    for rate in log_linear(start, start * _LAST_RATE, schedule.max_iter):
+    for rate in log_linear(start, start * LAST_RATE, schedule.max_iter):
         order = train[random_state.permutation(len(train))]
         losses.append(trainer.epoch(codes, y, weights, order, rate))
         if schedule.verbose:

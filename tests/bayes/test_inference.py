@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, logsumexp
 
 from effml.bayes import NaiveBayesClassifier, TANClassifier, inference
-from effml.bayes.inference import NO_TABLE, depths, marginal_scores
+from effml.bayes.inference import depths, marginal_scores
+from effml.bayes.structure import DROPPED
 
 
 def random_network(seed, n_features, n_classes, *, sharpness=1.0, edges=0.8, no_table=0.0):
@@ -20,7 +21,7 @@ def random_network(seed, n_features, n_classes, *, sharpness=1.0, edges=0.8, no_
     for position, i in enumerate(order):
         if position and rng.random() < edges:
             parents[i] = order[rng.integers(position)]
-    parents[rng.random(n_features) < no_table] = NO_TABLE
+    parents[rng.random(n_features) < no_table] = DROPPED
     n_states = rng.integers(1, 5, n_features)
     tables = []
     for i, parent in enumerate(parents):
@@ -38,7 +39,7 @@ def random_codes(seed, n_rows, n_states, missing):
 def joint(states, log_prior, tables, parents):
     total = log_prior.copy()
     for i, parent in enumerate(parents):
-        if parent != NO_TABLE:
+        if parent != DROPPED:
             total += tables[i][states[i]] if parent < 0 else tables[i][states[i], states[parent]]
     return total
 
@@ -46,7 +47,7 @@ def joint(states, log_prior, tables, parents):
 def by_enumeration(row, log_prior, tables, parents, n_states):
     """Return the log of the summed joint; a feature without a table has each state with probability 1/r."""
     choices = [[code] if code < r else range(r) for code, r in zip(row, n_states, strict=True)]
-    spread = sum(np.log(r) for code, r, p in zip(row, n_states, parents, strict=True) if code >= r and p == NO_TABLE)
+    spread = sum(np.log(r) for code, r, p in zip(row, n_states, parents, strict=True) if code >= r and p == DROPPED)
     completions = [joint(states, log_prior, tables, parents) for states in itertools.product(*choices)]
     return logsumexp(completions, axis=0) - spread
 

@@ -10,8 +10,9 @@ from scipy.special import softmax
 from sklearn.exceptions import NotFittedError
 
 from effml.bayes import NaiveBayesClassifier, TANClassifier
-from effml.bayes.inference import NO_TABLE, marginal_scores
+from effml.bayes.inference import marginal_scores
 from effml.bayes.interop import _words, write_bif
+from effml.bayes.structure import DROPPED
 
 pd = pytest.importorskip("pandas")
 with warnings.catch_warnings():
@@ -57,7 +58,7 @@ def test_float_tables_are_handed_over_as_they_are():
 def test_a_feature_without_table_says_nothing_but_its_children_may_depend_on_it():
     X, y = table()
     model = TANClassifier(discretizer=None, structure=[-1, 0, 1]).fit(X, y)
-    model.parents_[1] = NO_TABLE
+    model.parents_[1] = DROPPED
     inference = VariableElimination(model.to_pgmpy())
     codes = np.array([[0, 1, 1], [0, 9, 1], [9, 2, 0]], dtype=np.uint8)
     scores = marginal_scores(codes, model.class_log_prior_, model.log_tables_, model.parents_, model.n_states_)

@@ -388,7 +388,11 @@ def test_random_parents_need_a_positive_number_of_features(n_features):
     [
         ([-1, 0], ValueError, r"shape \(3,\)"),
         ([-1, 0, 1.0], TypeError, "must be integers"),
-        ([-1, 0, 3], ValueError, r"parents\[2\] must be -1 or another feature from 0 to 2, got 3"),
+        (
+            [-1, 0, 3],
+            ValueError,
+            r"parents\[2\] must be -1 .none., -2 .no table. or another feature from 0 to 2, got 3",
+        ),
         ([-2, 0, 1], ValueError, r"parents\[0\]"),
         ([-1, 1, 0], ValueError, r"parents\[1\]"),
         ([1, 2, 0], ValueError, "cycle"),

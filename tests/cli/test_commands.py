@@ -1,6 +1,8 @@
 """The commands as a user meets them: what comes out, exit codes, and one clear sentence for each wrong input."""
 
+import errno
 import re
+import signal
 import subprocess
 import sys
 
@@ -140,6 +142,34 @@ def test_export_writes_c_under_the_given_name(run, frame, tmp_path):
     assert "int gesture_predict(const float *x)" in (tmp_path / "firmware" / "gesture.h").read_text()
 
 
+def test_export_and_inspect_keep_to_the_input_type_of_the_search(run, frame, tmp_path):
+    frame[["count", "noise", "label"]].to_csv("data.csv", index=False)
+    assert run("search", "data.csv", "--target", "label", *QUICK).exit_code == 0
+    result = run("export", "effml-model/model.skops", "--out", "firmware")
+    assert result.exit_code == 0 and "uint8 input: about" in result.stdout, result.output
+    assert (tmp_path / "firmware" / "model.h").read_bytes() == (tmp_path / "effml-model" / "model.h").read_bytes()
+
+
+def test_inspect_prices_the_input_type_of_the_file(run, frame):
+    model = TANClassifier(n_bits=4).fit(frame[["count", "noise"]], frame["label"])
+    flash = {dtype: effml.footprint(model, input_dtype=dtype).flash_bytes for dtype in ("float32", "uint8")}
+    assert flash["uint8"] < flash["float32"]
+    for dtype, amount in flash.items():
+        save_model(model, "tan.skops", input_dtype=dtype)
+        result = run("inspect", "tan.skops")
+        assert f"3 classes, {dtype} input" in result.stdout
+        assert re.search(rf"\(estimate\) +{amount:,}\s", result.stdout), result.stdout
+
+
+def test_export_to_a_type_that_holds_less_is_noted(run, frame):
+    frame.to_csv("data.csv", index=False)
+    assert run("search", "data.csv", "--target", "label", *QUICK).exit_code == 0
+    result = run("export", "effml-model/model.skops", "--out", "firmware", "--input-dtype", "uint8")
+    assert result.exit_code == 0 and "note: the model was made for float32 rows" in result.stderr
+    result = run("export", "effml-model/model.skops", "--out", "firmware", "--input-dtype", "float32")
+    assert result.exit_code == 0 and "note" not in result.stderr
+
+
 def test_inspect_shows_size_steps_and_structure(run, frame):
     model = TANClassifier(n_bits=4, categorical_features=["colour"]).fit(frame.drop(columns="label"), frame["label"])
     save_model(model, "tan.skops")
@@ -250,6 +280,8 @@ def test_wrong_input_corrupt_model_file(run, command, tmp_path):
     ("arguments", "message"),
     [
         (["--scoring", "precission"], "--scoring 'precission' is no scorer"),
+        (["--scoring", "roc_auc"], "--scoring 'roc_auc' cannot score these labels: multi_class must be"),
+        (["--scoring", "r2"], "--scoring 'r2' cannot score these labels: could not convert"),
         (["--test-size", "1.5"], "--test-size 1.5 must lie between 0 and 1"),
         (["--jobs", "0"], "--jobs 0 must be"),
         (["--input-dtype", "uint8"], "--input-dtype uint8: column 'size' holds"),
@@ -267,6 +299,53 @@ def test_failure_in_a_real_process_has_no_traceback(tmp_path):
     assert result.returncode == 2
     assert result.stderr.strip() == "effml: There is no file 'no.csv'."
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("sign", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_search_leaves_nothing(frame, tmp_path, sign, exit_code):
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    command = [sys.executable, "-m", "effml.cli", "search", "data.csv", "--target", "label", "--effort", "2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        seen = ""
+        while "training rows" not in seen:  # the search itself follows
+            seen = process.stdout.readline()
+            assert seen, process.stderr.read()
+        process.send_signal(sign)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == exit_code
+    assert "Traceback" not in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
+
+
+def test_a_full_disk_is_one_sentence(run, frame, monkeypatch, tmp_path):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", "model.c")
+
+    save_model(TANClassifier(n_bits=2).fit(frame[["size", "noise"]], frame["label"]), "tan.skops")
+    monkeypatch.setattr("effml.export.to_c", full)
+    assert refused(run("export", "tan.skops", "--out", "firmware"), "No space left on device: 'model.c'")
+    assert [path.name for path in tmp_path.iterdir()] == ["tan.skops"]
+
+
+def test_a_reader_that_has_gone_is_no_error(frame, tmp_path):
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    command = [sys.executable, "-u", "-m", "effml.cli", "search", "data.csv", "--target", "label", *QUICK]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
+
+
+def test_version(run):
+    result = run("--version")
+    assert result.exit_code == 0 and result.stdout == f"effml {effml.__version__}\n"
+
+
+def test_names_with_line_breaks_and_terminal_codes_are_spelled_out(run, frame):
+    frame.rename(columns={"size": "si\nze\x1b[31m"}).to_csv("data.csv", index=False)
+    result = search(run)
+    assert result.exit_code == 0, result.output
+    assert r"si\nze\x1b[31m" in result.stdout and "\x1b" not in result.stdout
 
 
 def test_search_without_pandas_says_what_to_install(run, frame, monkeypatch):

@@ -82,6 +82,20 @@ def test_columns_that_tell_rows_apart_are_left_out(csv):
     assert len(table.notes) == 2
 
 
+def test_a_row_counter_is_left_out_even_where_rows_were_dropped(csv):
+    rows = "".join(f"{i + 7},{i % 3},{'' if i % 9 == 0 else 'ab'[i % 2]}\n" for i in range(60))
+    table = read_table(csv("id,x,y\n" + rows), target="y")
+    assert list(table.X) == ["x"]
+    assert list(table.X.index) == list(range(len(table.y)))
+    assert any("'id' tells rows apart (it counts the rows)" in note for note in table.notes)
+
+
+@pytest.mark.parametrize("separator", ["\t", r"\t", "tab"])
+def test_columns_separated_by_tabs(csv, separator):
+    table = read_table(csv("x\ty\n1\ta\n2\tb\n3\ta\n4\tb\n"), target="y", separator=separator)
+    assert list(table.X) == ["x"] and table.y.tolist() == ["a", "b", "a", "b"]
+
+
 def test_named_numbers_are_categories(csv):
     table = read_table(csv("code,y\n7,a\n9,b\n7,a\n9,b\n"), target="y", categorical=["code"])
     assert kinds(table) == {"code": "category"}
@@ -109,7 +123,12 @@ def test_groups_leave_the_features(csv):
     ("text", "options", "message"),
     [
         ("x,label\n1,a\n2,b\n", {"target": "lable"}, "--target: there is no column 'lable'; did you mean 'label'"),
-        ("x;y\n1;a\n", {}, "the file has one column, 'x;y'; is --separator right"),
+        ("x;y\n1;a\n", {}, "the file has one column, 'x;y'; did you mean --separator ';'"),
+        ("x:y\n1:a\n", {}, "the file has one column, 'x:y'; is --separator right"),
+        ("x,y\n1,a\n", {"separator": "::"}, "--separator '::' must be one character"),
+        ("x,y\n1,a\n", {"separator": ""}, "--separator '' must be one character"),
+        ("x,x,y\n1,2,a\n3,4,b\n", {}, "has two columns named 'x'; rename one"),
+        ("x,y\n1,a,7\n2,b,8\n", {}, "has more cells in its rows than names in its header"),
         ("x,y\n1,a\n2,a\n3,a\n", {}, "has one class only, 'a'"),
         ("x,y\n1,a\n2,a\n3,b\n", {}, "class 'b' has one row only"),
         ("x,y\n1,0.5\n2,0.25\n", {}, "holds numbers with fractions, such as 0.5"),
@@ -118,7 +137,9 @@ def test_groups_leave_the_features(csv):
             {},
             r"Column 'x' holds numbers, but 1 of its 4 cells are text \(row 3: 'oops'\)",
         ),
+        ("x,y\n1,\n2,b\noops,a\n4,b\n5,a\n", {}, r"text \(row 3: 'oops'\)"),  # the row of the file, not of those kept
         ("x,y\n1,a\n2,b\ninf,a\n4,b\n", {}, "Column 'x' holds inf in row 3"),
+        ("x,y\n1,\n2,b\ninf,a\n4,b\n5,a\n", {}, "Column 'x' holds inf in row 3"),
         ("x,y\n1,a\n2,b\n1e300,a\n4,b\n", {}, r"Column 'x' holds 1e\+300 in row 3"),
         ("x,y\n", {}, "has a header but no rows"),
         ("", {}, "cannot be read as CSV: No columns to parse from file"),

@@ -54,8 +54,9 @@ def random_bin(rng, n_columns, dtype, *, max_cuts=6, plain=False):
 def random_lookup(rng, states, n_out, *, n_bits, layout, parents=False, start=True, source="code"):
     """Return a LookupSum over codes with the given numbers of states."""
     n = len(states)
-    parent = np.array([int(rng.integers(-1, k)) if parents and k else -1 for k in range(n)])
-    rows = int((states * np.where(parent >= 0, states[parent], 1)).sum())
+    columns = np.arange(n) if rng.random() < 0.6 else np.sort(rng.permutation(n)[: int(rng.integers(1, n + 1))])
+    parent = np.array([int(rng.integers(-1, k)) if parents and k else -1 for k in columns])
+    rows = int((states[columns] * np.where(parent >= 0, states[parent], 1)).sum())
     if layout == "float":
         table = rng.normal(size=(rows, n_out)).astype(np.float32)
         first = rng.normal(size=n_out).astype(np.float32) if start else None
@@ -67,6 +68,7 @@ def random_lookup(rng, states, n_out, *, n_bits, layout, parents=False, start=Tr
     return LookupSum(
         inputs=(source,),
         output=Buffer("scores", dtype, n_out),
+        columns=columns,
         states=states,
         parents=parent,
         table=table,

@@ -25,10 +25,12 @@ class LookupSum(Step):
 
     Attributes
     ----------
-    states : int array (n_factors,)
-        Number of codes of each feature.
+    columns : int array (n_factors,)
+        Code that each factor reads.
+    states : int array (n_codes,)
+        Number of states of each code.
     parents : int array (n_factors,)
-        Position of the other feature a factor depends on, -1 for none.
+        The other code that a factor depends on, -1 for none.
     table : uint8 or float32 array (n_rows, n_out)
         Rows of factor 0, factor 1, ...; within a factor the row is ``code * states[parent] + code_of_parent``.
     start : array (n_out,) or None
@@ -44,6 +46,7 @@ class LookupSum(Step):
 
     kind: ClassVar[str] = "lookup_sum"
 
+    columns: np.ndarray
     states: np.ndarray
     parents: np.ndarray
     table: np.ndarray
@@ -62,7 +65,7 @@ class LookupSum(Step):
     @property
     def rows_per_factor(self) -> np.ndarray:
         parent_states = np.where(self.parents >= 0, self.states[self.parents], 1)
-        return self.states.astype(np.int64) * parent_states
+        return self.states[self.columns].astype(np.int64) * parent_states
 
     def run(self, codes):
         accumulator = np.float32 if self.layout == "float" else np.int64
@@ -70,8 +73,8 @@ class LookupSum(Step):
         if self.start is not None:
             out += self.start.astype(accumulator)
         first = ranges(self.rows_per_factor)
-        for i, (states, parent) in enumerate(zip(self.states, self.parents, strict=True)):
-            row, valid = codes[:, i].astype(np.int64), codes[:, i] < states
+        for i, (column, parent) in enumerate(zip(self.columns, self.parents, strict=True)):
+            row, valid = codes[:, column].astype(np.int64), codes[:, column] < self.states[column]
             if parent >= 0:
                 row = row * self.states[parent] + codes[:, parent]
                 valid = valid & (codes[:, parent] < self.states[parent])
@@ -80,14 +83,14 @@ class LookupSum(Step):
 
     def cost(self):
         n_values = self.table.size + (0 if self.start is None else self.start.size)
-        adds = len(self.states) * self.output.size
+        adds = len(self.columns) * self.output.size
         variant = self.layout + ("_parents" if (self.parents >= 0).any() else "")
         if self.layout == "swar" and self._needs_flush():
             variant += "_flush"
         return Cost(
             n_parameters=n_values,
             bits=n_values * self.n_bits,
-            operations=Counter(lookup=len(self.states), add=adds),
+            operations=Counter(lookup=len(self.columns), add=adds),
             variants=(variant, *(("checked",) if self.checked else ())),
         )
 
@@ -126,13 +129,15 @@ class LookupSum(Step):
 
     def _emit_factors(self, c, codes, add, after_each):
         """Return the loop over features; `add` uses `row`, the number of the table row."""
-        n, tag = len(self.states), self.output.name
+        n, tag = len(self.columns), self.output.name
+        plain = np.array_equal(self.columns, np.arange(n)) and n == len(self.states)
+        own = "i" if plain else f"{c.constant(f'{tag}_columns', self.columns)}[i]"
         row_type = C_TYPES[smallest_unsigned(max(len(self.table), 256))]
         same = (self.states == self.states[0]).all()
-        states = f"{int(self.states[0])}u" if same else f"{c.constant(f'{tag}_states', self.states)}[i]"
-        head, body = [f"{row_type} first = 0;"], [f"const unsigned n = {states}, k = {codes}[i];"]
+        states = f"{int(self.states[0])}u" if same else f"{c.constant(f'{tag}_states', self.states)}[j]"
+        head, body = [f"{row_type} first = 0;"], [f"const unsigned j = {own}, n = {states}, k = {codes}[j];"]
         if (self.parents >= 0).any():
-            none = 255 if n <= 255 else 65535
+            none = 255 if len(self.states) <= 255 else 65535
             parents = c.constant(f"{tag}_parents", np.where(self.parents < 0, none, self.parents))
             table = f"{int(self.states[0])}u" if same else f"{c.constant(f'{tag}_states', self.states)}[p]"
             body += [
@@ -220,7 +225,7 @@ class LookupSum(Step):
             return head, add, [], tail
         every = 255 // int(self.table.max())  # rows that surely fit a byte lane
         flush = [
-            f"if (++filled == {every}u || i == {len(self.states) - 1}u) {{",
+            f"if (++filled == {every}u || i == {len(self.columns) - 1}u) {{",
             "    filled = 0;",
             f"    for (c = 0; c < {n}u; c++) {{",
             *indent(indent(spread)),

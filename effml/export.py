@@ -230,7 +230,8 @@ def to_c(est, folder, *, name="model", input_dtype="float32", outputs=("label",)
     name : str
         Prefix of every symbol, and the files' name.
     input_dtype : {"float32", "int32", "int16", "uint8"}
-        Type of the row that the C reads.
+        Type of the row that the C reads. An integer type is for columns that hold such integers only: there the C
+        predicts what Python predicts; fractions and missing values have no place in it.
     outputs : sequence of {"label", "score", "proba"}
         One function each.
 
@@ -240,6 +241,10 @@ def to_c(est, folder, *, name="model", input_dtype="float32", outputs=("label",)
     """
     _check_input_dtype(input_dtype)
     program = with_input_dtype(_as_program(est, **options), input_dtype)
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise NotADirectoryError(
+            f"folder={str(folder)!r} is a file; give a folder, which is made when it does not exist"
+        )
     source = generate_c(program, name, outputs=outputs)
     return write_files(folder, {f"{name}.h": source.header, f"{name}.c": source.source})
 

@@ -222,6 +222,7 @@ def _cast_numbers(X, columns, input_dtype, notes):
         input_dtype = next((dtype for dtype in INTEGER_DTYPES if _misfit(X, numbers, dtype) is None), "float32")
     elif input_dtype != "float32" and (misfit := _misfit(X, numbers, input_dtype)):
         raise CommandError(f"--input-dtype {input_dtype}: {misfit}.")
+    advice = "; --input-dtype int32 keeps them" if _misfit(X, numbers, "int32") is None else ""
     rounded = []
     for name in numbers:
         as_typed = X[name].astype(input_dtype)
@@ -229,9 +230,7 @@ def _cast_numbers(X, columns, input_dtype, notes):
             rounded.append(name)
         X[name] = as_typed
     if rounded:
-        notes.append(
-            f"integers beyond 2^24 were rounded to float32 in {_some(rounded)}; --input-dtype int32 keeps them"
-        )
+        notes.append(f"integers beyond 2^24 were rounded to float32 in {_some(rounded)}{advice}")
     return input_dtype
 
 

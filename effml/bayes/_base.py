@@ -195,8 +195,8 @@ class BayesNetClassifier(CodesReader, GradientTraining, ClassifierMixin, BaseEst
         self._check_objective()
         if self.missing == "marginalize" and (self.n_bits is not None or self.integer_bits is not None):
             raise ValueError(
-                "missing='marginalize' needs tables of probabilities, that is no bits at all; with quantised tables use "
-                "'drop' or 'state'"
+                "missing='marginalize' needs tables of probabilities, that is no bits at all; with quantised tables "
+                "use 'drop' or 'state'"
             )
         if self.n_states is not None and isinstance(self.discretizer, str):
             raise ValueError(

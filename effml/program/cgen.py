@@ -200,7 +200,7 @@ def _describe(spec, input_dtype) -> str:
     if spec.categories is None:
         return f" (NaN: {c_comment(spec.missing)})" if input_dtype == "float32" else ""
     codes = ", ".join(f"{number} = {level}" for number, level in enumerate(spec.categories))
-    return f" (category code: {c_comment(codes, 2000)}; any other number: unknown level)"
+    return f" (category code: {c_comment(codes, 2000)}; any other number: unknown or missing)"
 
 
 def write_files(folder, files: dict[str, str | bytes]) -> list[Path]:

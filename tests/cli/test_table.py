@@ -110,7 +110,10 @@ def test_whole_number_labels_stay_numbers_even_beside_missing_ones(csv):
 def test_large_integers_that_float32_rounds_are_said(csv):
     table = read_table(csv("x,z,y\n16777217,0.5,a\n2,1,b\n3,1,a\n4,1,b\n"), target="y")
     assert table.X["x"].iloc[0] == np.float32(16777216)
-    assert "rounded to float32 in 'x'" in table.notes[0]
+    assert table.notes == ["integers beyond 2^24 were rounded to float32 in 'x'"]
+    whole = csv("x,z,y\n16777217,5,a\n2,1,b\n3,1,a\n4,1,b\n")
+    assert read_table(whole, target="y").notes == []  # auto takes int32
+    assert "--input-dtype int32 keeps them" in read_table(whole, target="y", input_dtype="float32").notes[0]
 
 
 def test_groups_leave_the_features(csv):

@@ -51,10 +51,12 @@ def random_bin(rng, n_columns, dtype, *, max_cuts=6, plain=False):
     return Bin.of(parts, Buffer("code", smallest_unsigned(largest), n_columns), dtype=dtype)
 
 
-def random_lookup(rng, states, n_out, *, n_bits, layout, parents=False, start=True, source="code"):
-    """Return a LookupSum over codes with the given numbers of states."""
+def random_lookup(rng, states, n_out, *, n_bits, layout, parents=False, start=True, every=False):
+    """Return a LookupSum over codes with the given numbers of states; without `every` some codes have no table."""
     n = len(states)
-    columns = np.arange(n) if rng.random() < 0.6 else np.sort(rng.permutation(n)[: int(rng.integers(1, n + 1))])
+    columns = (
+        np.arange(n) if every or rng.random() < 0.6 else np.sort(rng.permutation(n)[: int(rng.integers(1, n + 1))])
+    )
     parent = np.array([int(rng.integers(-1, k)) if parents and k else -1 for k in columns])
     rows = int((states[columns] * np.where(parent >= 0, states[parent], 1)).sum())
     if layout == "float":
@@ -66,7 +68,7 @@ def random_lookup(rng, states, n_out, *, n_bits, layout, parents=False, start=Tr
         first = rng.integers(0, 2**n_bits, size=n_out).astype(np.uint8) if start else None
         dtype = smallest_unsigned((n + 1) * (2**n_bits - 1))
     return LookupSum(
-        inputs=(source,),
+        inputs=("code",),
         output=Buffer("scores", dtype, n_out),
         columns=columns,
         states=states,
@@ -84,7 +86,7 @@ def classifier(rng, *, dtype, n_columns, n_out, n_bits, layout, parents, start=T
     # some features know fewer states than the codes that can occur: those are unseen
     states = [len(part[3]) + 1 if plain else max(1, len(part[3]) + int(rng.integers(0, 2))) for part in binned.parts()]
     states = np.array(states, dtype=np.int64)
-    scores = random_lookup(rng, states, n_out, n_bits=n_bits, layout=layout, parents=parents, start=start)
+    scores = random_lookup(rng, states, n_out, n_bits=n_bits, layout=layout, parents=parents, start=start, every=plain)
     best = ArgBest(
         inputs=("scores",),
         output=Buffer("label", smallest_unsigned(n_out - 1), 1),

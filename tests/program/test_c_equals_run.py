@@ -60,7 +60,15 @@ def test_tables_over_64_kib():
     rng = np.random.default_rng(6)
     for layout, n_bits in (("byte", 8), ("dense", 7), ("swar", 4)):
         program = classifier(
-            rng, dtype="uint8", n_columns=30, n_out=40, n_bits=n_bits, layout=layout, parents=True, max_cuts=24
+            rng,
+            dtype="uint8",
+            n_columns=30,
+            n_out=40,
+            n_bits=n_bits,
+            layout=layout,
+            parents=True,
+            max_cuts=24,
+            plain=True,
         )
         step = next(step for step in program.steps if isinstance(step, LookupSum))
         assert step.table.size > 70_000

@@ -39,8 +39,8 @@ SEEDS = (0, 1)
 MARGINS = (1.0, 3.0, 10.0)
 MARGIN_WEIGHT, SHARPNESS, RATE = 100.0, 10.0, 0.03
 N_BITS, N_CANDIDATES = 4, 8
-STRUCTURE_STEPS = 3000  # mini-batches of structure learning: its logits move by at most 0.001 in each
-TABLE_EPOCHS = 30
+STRUCTURE_EPOCHS = {"letter_mdl": 22, "usps_mdl": 30, "satimage_mdl": 58}  # 2,000 to 3,000 mini-batches
+TABLE_EPOCHS = {"letter_mdl": 30, "usps_mdl": 20, "satimage_mdl": 30}
 
 
 def kept(name, compute):
@@ -70,11 +70,14 @@ class Problem:
             "informative", N_CANDIDATES, ordering, self.n_states, information=information
         )
         self.margin = kept(f"{name}-margin", self.choose_margin)
-        # a batch is at most 100 rows, see Schedule.rows_of_batch
-        self.structure_epochs = round(STRUCTURE_STEPS * 100 / len(self.y))
 
     def model(self, parents, seed, **parameters):
-        given = {"objective": "hybrid", "margin_weight": MARGIN_WEIGHT, "max_iter": TABLE_EPOCHS, **parameters}
+        given = {
+            "objective": "hybrid",
+            "margin_weight": MARGIN_WEIGHT,
+            "max_iter": TABLE_EPOCHS[self.name],
+            **parameters,
+        }
         return TANClassifier(structure=parents, discretizer=None, n_states=self.n_states, random_state=seed, **given)
 
     def choose_margin(self):
@@ -92,7 +95,7 @@ class Problem:
             n_states=self.n_states,
             n_classes=self.n_classes,
             objective=Objective.named("hybrid", margin=self.margin, margin_weight=MARGIN_WEIGHT, sharpness=SHARPNESS),
-            schedule=Schedule(max_iter=self.structure_epochs, learning_rate_init=RATE),
+            schedule=Schedule(max_iter=STRUCTURE_EPOCHS[self.name], learning_rate_init=RATE),
             size_penalty=penalty,
             may_drop=may_drop,
             random_state=np.random.RandomState(seed),

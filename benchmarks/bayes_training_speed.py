@@ -12,9 +12,10 @@ the tables up in three ways: "gather" (index_select forward, index_add backward)
 what is asked, "one-hot" (a dense one-hot batch times the tables). It normalises with one log_softmax for each number of
 states or, padded, with one for all; the script times both and goes on with the faster one.
 
-Before anything is timed, losses and gradients of one batch must agree. Then epochs of all contestants take turns;
-times are medians, "faster" divides the faster of gather and embedding_bag by effml with as many threads.
-Memory is that of the trainer's arrays, and as a multiple of 3 floats a parameter (value and Adam's two moments).
+Before anything is timed, losses and gradients of one batch must agree. Then the contestants take turns; times are
+medians of wall time and of processor time (all threads together), which a busy machine distorts less. The last columns
+divide the faster of gather and embedding_bag by effml with 1 and 2 threads. Memory is that of the trainer's arrays, and
+as a multiple of 3 floats a parameter (value and Adam's two moments).
 """
 
 import argparse
@@ -38,6 +39,7 @@ from effml.discretization import MDLPDiscretizer
 N_BITS, INTEGER_BITS = 4, 3
 MARGIN_WEIGHT, MARGIN, SHARPNESS = 110.42, 17.97, 10.0
 RATE = 3e-3
+ROWS = 20_000  # at most so many are trained on for a measurement, which is then scaled to all rows
 LOOKUPS = ("gather", "embedding_bag", "one-hot")
 FORMATS = {
     "fixed point": FixedPointFormat(INTEGER_BITS, N_BITS - INTEGER_BITS),
@@ -232,9 +234,10 @@ def check_agreement(case, number_format, logits, lookup, padded):
 
 
 def seconds(function):
-    begin = time.perf_counter()
+    """Return wall and processor seconds of a call, the latter of all threads."""
+    begin = time.perf_counter(), time.process_time()
     function()
-    return time.perf_counter() - begin
+    return time.perf_counter() - begin[0], time.process_time() - begin[1]
 
 
 def faster_padding(case, number_format, logits):
@@ -243,12 +246,12 @@ def faster_padding(case, number_format, logits):
     samples = torch.arange(case.batch_size)
     for padded in (False, True):
         model = TorchTAN(case, number_format, logits, lookup="embedding_bag", padded=padded)
-        times[padded] = median(seconds(lambda model=model: model.step(samples)) for _ in range(15))
+        times[padded] = median(seconds(lambda model=model: model.step(samples))[1] for _ in range(15))
     return times[True] < times[False]
 
 
 def measure(case, number_format, repeats):
-    """Return {contestant: median seconds an epoch}; contestants take turns so that a busy machine hits all alike."""
+    """Return {contestant: median (wall, processor) seconds an epoch}, the first round left out."""
     logits = case.logits(0)
     padded = faster_padding(case, number_format, logits)
     runs = {}
@@ -260,11 +263,12 @@ def measure(case, number_format, repeats):
         trainer = case.trainer(number_format, logits, n_threads)
         runs[n_threads] = lambda order, trainer=trainer: trainer.epoch(case.codes, case.y, case.weights, order, RATE)
     draw, times = np.random.default_rng(2), {name: [] for name in runs}
-    for _ in range(repeats):
-        order = draw.permutation(len(case.y))
+    n_rows = min(len(case.y), ROWS // case.batch_size * case.batch_size)
+    for _ in range(repeats + 1):
+        order = draw.permutation(len(case.y))[:n_rows]
         for name, run in runs.items():
             times[name].append(seconds(lambda run=run, order=order: run(order)))
-    return {name: median(values) for name, values in times.items()}
+    return {name: np.median(values[1:], axis=0) * len(case.y) / n_rows for name, values in times.items()}
 
 
 def memory(case):
@@ -289,18 +293,19 @@ def main():
     parser.add_argument("--torch-threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.torch_threads)
-    table = Table(title=f"ms an epoch; torch {torch.__version__}, {arguments.torch_threads} threads")
-    for column in ("data", "tables", "effml 1 thread", "2 threads", *LOOKUPS, "faster, 1 thread", "2 threads"):
+    table = Table(title=f"ms an epoch, wall / processor; torch {torch.__version__}, {arguments.torch_threads} threads")
+    for column in ("data", "tables", "effml 1 thread", "2 threads", *LOOKUPS, "1 thread", "2 threads"):
         table.add_column(column, justify="left" if column in ("data", "tables") else "right")
     for case in cases(arguments.quick):
         for label, number_format in FORMATS.items():
-            times = measure(case, number_format, 3 if arguments.quick else 7)
-            peer = min(times["gather"], times["embedding_bag"])
+            times = measure(case, number_format, 3 if arguments.quick else 5)
+            peer = np.minimum(times["gather"], times["embedding_bag"])
+            cells = [times[name] for name in (1, 2, *LOOKUPS)]
             table.add_row(
                 case.name,
                 label,
-                *(f"{1e3 * times[name]:.1f}" for name in (1, 2, *LOOKUPS)),
-                *(f"{peer / times[n_threads]:.1f}x" for n_threads in (1, 2)),
+                *(" / ".join(f"{1e3 * value:.0f}" for value in cell) for cell in cells),
+                *(" / ".join(f"{ratio:.1f}x" for ratio in peer / times[n_threads]) for n_threads in (1, 2)),
             )
         used, multiple = memory(case)
         print(f"{case.name}: {used / 1e6:.2f} MB in the trainer's arrays, {multiple:.2f} times 3 floats a parameter")

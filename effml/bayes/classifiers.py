@@ -425,7 +425,10 @@ class TANClassifier(BayesNetClassifier):
 
     def _learn_parents(self, codes, y_index, weights):
         if not isinstance(self.structure, str):
-            return check_parents(self.structure, codes.shape[1])
+            try:
+                return check_parents(self.structure, codes.shape[1])
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"structure={self.structure!r} is no structure of this table: {error}") from None
         if self.structure == "random":
             return random_parents(codes.shape[1], self.random_state)
         if self.structure == "learned":

@@ -133,9 +133,12 @@ def write_bif(model, path, format="bif", *, class_name="class"):
 
     Examples
     --------
+    >>> from tempfile import TemporaryDirectory
     >>> from effml.bayes import NaiveBayesClassifier
     >>> model = NaiveBayesClassifier(discretizer=None).fit([[0, 1], [1, 0]], ["a b", "a-b"])
-    >>> write_bif(model, getfixture("tmp_path") / "model.bif")["class"]
+    >>> with TemporaryDirectory() as folder:
+    ...     names = write_bif(model, f"{folder}/model.bif")
+    >>> names["class"]
     ('class', {'a b': 'a_b', 'a-b': 'a_b_2'})
     """
     check_is_fitted(model)

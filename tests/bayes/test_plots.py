@@ -216,4 +216,4 @@ def test_missing_matplotlib_names_the_extra(monkeypatch):
 
 def test_importing_the_module_does_not_import_matplotlib():
     code = "import effml.bayes.plots, sys; sys.exit('matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0

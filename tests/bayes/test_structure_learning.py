@@ -112,6 +112,24 @@ def test_dependent_features_are_joined():
     assert model.parents_[[2, 4]].tolist() == [0, 3]
 
 
+def test_the_likelihood_recovers_the_chow_liu_tree():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, size=3000)
+    tree = [-1, 0, 1, 1, 0, 4]
+    codes = np.empty((len(y), 6), dtype=np.uint8)
+    for i, parent in enumerate(tree):
+        codes[:, i] = rng.integers(0, 3, size=len(y))
+        if parent >= 0:
+            copied = rng.random(len(y)) < 0.7
+            codes[copied, i] = (codes[copied, parent] + y[copied]) % 3
+    model = TANClassifier(
+        structure="learned", candidate_parents="all", ordering="cmi", objective="likelihood", discretizer=None,
+        structure_max_iter=60, random_state=0,
+    ).fit(codes, y)  # fmt: skip
+    chow_liu = TANClassifier(discretizer=None).fit(codes, y)
+    assert model.parents_.tolist() == chow_liu.parents_.tolist() == tree
+
+
 def test_a_large_size_penalty_gives_naive_bayes():
     X, y = rows()
     model = learned(size_penalty=1.0, max_iter=60).fit(X, y)
@@ -352,13 +370,21 @@ def test_an_image_shape_that_does_not_fit_is_an_error(image_shape):
 
 
 def test_a_structure_without_any_table_is_an_error():
-    with pytest.raises(ValueError, match="structure="):
+    with pytest.raises(ValueError, match="at least one feature with a table, all are -2"):
         TANClassifier(structure=[-2] * 6, discretizer=None, n_states=N_STATES).fit(*rows())
 
 
-@pytest.mark.parametrize("structure", [[-3, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0], [6, 0, 0, 0, 0, 0]])
-def test_structures_that_are_no_forest_are_errors(structure):
-    with pytest.raises(ValueError, match="structure="):
+@pytest.mark.parametrize(
+    ("structure", "message"),
+    [
+        ([-3, 0, 0, 0, 0, 0], "-2 .* or another feature from 0 to 5, got -3"),
+        ([0, 0, 0, 0, 0, 0], "another feature from 0 to 5, got 0"),
+        ([1, 0, 0, 0, 0, 0], "cycle; feature 1"),
+        ([6, 0, 0, 0, 0, 0], "got 6"),
+    ],
+)
+def test_structures_that_are_no_forest_are_errors(structure, message):
+    with pytest.raises(ValueError, match=message):
         TANClassifier(structure=structure, discretizer=None, n_states=N_STATES).fit(*rows())
 
 

@@ -215,4 +215,7 @@ def test_fused_multiply_add_cannot_change_results(tmp_path):
 
 def test_importing_the_package_is_cheap():
     code = "import sys, effml; print(any(m in sys.modules for m in ('numpy', 'sklearn', 'scipy', 'pandas', 'torch')))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    assert (
+        subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout
+        == "False\n"
+    )

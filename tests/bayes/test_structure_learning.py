@@ -19,7 +19,7 @@ from effml.bayes.structure_learning import (
     check_ordering,
     learn_structure,
 )
-from effml.bayes.training import Objective, Schedule
+from effml.bayes.training import OBJECTIVES, Objective, Schedule
 from effml.bayes.training import settings as training_settings
 
 N_STATES = np.array([3, 1, 4, 2, 3, 2])
@@ -278,10 +278,12 @@ def mixed_loss(weights, tables, options, codes, y, objective):
     z = objective.sharpness * (objective.margin - own[:, None] + scores)
     z[every, y] = -np.inf
     margin = np.logaddexp.reduce(z, axis=1) / objective.sharpness
-    return np.mean(-objective.generative * own + objective.margin_weight * np.maximum(margin, 0))
+    cross_entropy = np.logaddexp.reduce(scores, axis=1) - own
+    loss = objective.margin_weight * np.maximum(margin, 0) - objective.generative * own
+    return np.mean(loss + objective.cross_entropy * cross_entropy)
 
 
-@pytest.mark.parametrize("name", ["likelihood", "hybrid", "margin"])
+@pytest.mark.parametrize("name", OBJECTIVES)
 @pytest.mark.parametrize("may_drop", [False, True])
 def test_gradients_of_the_option_weights_equal_central_differences(name, may_drop):
     codes, y = rows(60)

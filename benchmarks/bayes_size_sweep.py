@@ -37,7 +37,7 @@ RESULTS = HERE / "results" / "bayes_size_sweep"
 PLOT = HERE.parent / "docs" / "images" / "bayes_size_sweep.png"
 
 DATA_SETS = ("letter_mdl", "usps_mdl", "satimage_mdl")
-PENALTIES = (0.0, *np.logspace(-6, -1, 11).round(8).tolist())
+PENALTIES = (0.0, 1e-6, 1e-5, *np.logspace(-4, -2, 9).round(8).tolist(), 0.0316228, 0.1)
 SEEDS = (0, 1)
 MARGINS = (1.0, 3.0, 10.0)
 MARGIN_WEIGHT, SHARPNESS, RATE = 100.0, 10.0, 0.03
@@ -164,7 +164,7 @@ def print_table(problem, points):
     for may_drop, rows in points.items():
         for penalty, row in zip(PENALTIES, rows, strict=True):
             table.add_row(
-                f"{penalty:g}",
+                f"{penalty:.2g}",
                 "may go" if may_drop else "all",
                 f"{row['n_parameters']:.0f}",
                 f"{row['n_edges']:.1f}",

@@ -23,8 +23,17 @@ typedef struct { /* arrays (rows, width) of one real type */
     ptrdiff_t width, n_class;
 } effml_tables;
 
+#if defined(__GNUC__) && !defined(__clang__)
+#define EFFML_WHOLE_LOOP _Pragma("GCC unroll 1") /* gcc 12 unrolls up to 16 rounds before it would vectorise */
+#else
+#define EFFML_WHOLE_LOOP
+#endif
+#define EFFML_LANES 8 /* rows are padded to a multiple of it */
+#define EFFML_COLUMNS 32 /* table columns worked on together */
+
 #define REAL float
 #define EXP effml_exp_float
+#define LOG effml_log_float
 #define SQRT sqrtf
 #define NAME(x) x##_float
 #include "bayes_training.h"
@@ -40,16 +49,19 @@ typedef struct { /* arrays (rows, width) of one real type */
 #endif
 #undef REAL
 #undef EXP
+#undef LOG
 #undef SQRT
 
 #define REAL double
 #define EXP effml_exp_double
+#define LOG effml_log_double
 #define SQRT sqrt
 #define NAME(x) x##_double
 #include "bayes_training.h"
 #undef NAME
 #undef REAL
 #undef EXP
+#undef LOG
 #undef SQRT
 
 typedef struct {

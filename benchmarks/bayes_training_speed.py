@@ -8,14 +8,14 @@ published hybrid one, for contrast tables (which are no distributions) its margi
 
 The torch model is float32 with the same loss, straight-through quantiser and Adam (fused, epsilon 1e-7), vectorised
 over the features, on the row numbers of all samples computed beforehand (effml computes them in the epoch). It looks
-the tables up in three ways: "gather" (index_select forward, index_add backward), "embedding_bag" (mode sum) and, beyond
-what is asked, "one-hot" (a dense one-hot batch times the tables). It normalises with one log_softmax for each number of
-states or, padded, with one for all; the script times both and goes on with the faster one.
+the tables up by "gather" (index_select forward, index_add backward) or by "embedding_bag" (mode sum); a dense one-hot
+batch times the tables was slower than both. It normalises with one log_softmax for each number of states or, padded,
+with one for all; the script times both and goes on with the faster one.
 
-Before anything is timed, losses and gradients of one batch must agree. Then the contestants take turns; times are
-medians of wall time and of processor time (all threads together), which a busy machine distorts less. The last columns
-divide the faster of gather and embedding_bag by effml with 1 and 2 threads. Memory is that of the trainer's arrays, and
-as a multiple of 3 floats a parameter (value and Adam's two moments).
+Before anything is timed, losses and gradients of one batch must agree. Then the contestants, each with 1 and with 2
+threads, take turns; times are medians of wall time. On a busy machine a second thread makes both slower, torch by far
+more, so the last column divides the fastest of the four torch times by the faster of effml's two. Memory is that of the
+trainer's arrays, and as a multiple of 3 floats a parameter (value and Adam's two moments).
 """
 
 import argparse
@@ -39,8 +39,9 @@ from effml.discretization import MDLPDiscretizer
 N_BITS, INTEGER_BITS = 4, 3
 MARGIN_WEIGHT, MARGIN, SHARPNESS = 110.42, 17.97, 10.0
 RATE = 3e-3
-ROWS = 20_000  # at most so many are trained on for a measurement, which is then scaled to all rows
-LOOKUPS = ("gather", "embedding_bag", "one-hot")
+N_BATCHES = 40  # a measurement, which is then scaled to the batches of an epoch
+LOOKUPS = ("gather", "embedding_bag")
+THREADS = (1, 2)
 FORMATS = {
     "fixed point": FixedPointFormat(INTEGER_BITS, N_BITS - INTEGER_BITS),
     "float": None,
@@ -146,10 +147,8 @@ class TorchTAN:
         if self.lookup == "gather":
             shape = (*rows.shape, tables.shape[1])
             scores = tables.index_select(0, rows.view(-1)).view(shape).sum(dim=1)
-        elif self.lookup == "embedding_bag":
-            scores = functional.embedding_bag(rows, tables, mode="sum")
         else:
-            scores = torch.zeros(len(rows), len(tables)).scatter_(1, rows, 1.0) @ tables
+            scores = functional.embedding_bag(rows, tables, mode="sum")
         scores = scores + prior
         own = y[:, None]
         own_scores = scores.gather(1, own)
@@ -234,41 +233,45 @@ def check_agreement(case, number_format, logits, lookup, padded):
 
 
 def seconds(function):
-    """Return wall and processor seconds of a call, the latter of all threads."""
-    begin = time.perf_counter(), time.process_time()
+    begin = time.perf_counter()
     function()
-    return time.perf_counter() - begin[0], time.process_time() - begin[1]
+    return time.perf_counter() - begin
 
 
 def faster_padding(case, number_format, logits):
     """Return whether the padded form normalises faster, by some steps of each."""
     times = {}
     samples = torch.arange(case.batch_size)
+    torch.set_num_threads(1)
     for padded in (False, True):
-        model = TorchTAN(case, number_format, logits, lookup="embedding_bag", padded=padded)
-        times[padded] = median(seconds(lambda model=model: model.step(samples))[1] for _ in range(15))
+        model = TorchTAN(case, number_format, logits, lookup="gather", padded=padded)
+        times[padded] = median(seconds(lambda model=model: model.step(samples)) for _ in range(15))
     return times[True] < times[False]
 
 
 def measure(case, number_format, repeats):
-    """Return {contestant: median (wall, processor) seconds an epoch}, the first round left out."""
+    """Return {(contestant, threads): median seconds an epoch}, the first round left out."""
     logits = case.logits(0)
     padded = faster_padding(case, number_format, logits)
     runs = {}
+    for n_threads in THREADS:
+        trainer = case.trainer(number_format, logits, n_threads)
+        runs["effml", n_threads] = lambda order, trainer=trainer: trainer.epoch(
+            case.codes, case.y, case.weights, order, RATE
+        )
     for lookup in LOOKUPS:
         check_agreement(case, number_format, logits, lookup, padded)
-        model = TorchTAN(case, number_format, logits, lookup=lookup, padded=padded)
-        runs[lookup] = lambda order, model=model: model.epoch(order, case.batch_size)
-    for n_threads in (1, 2):
-        trainer = case.trainer(number_format, logits, n_threads)
-        runs[n_threads] = lambda order, trainer=trainer: trainer.epoch(case.codes, case.y, case.weights, order, RATE)
+        for n_threads in THREADS:
+            model = TorchTAN(case, number_format, logits, lookup=lookup, padded=padded)
+            runs[lookup, n_threads] = lambda order, model=model: model.epoch(order, case.batch_size)
     draw, times = np.random.default_rng(2), {name: [] for name in runs}
-    n_rows = min(len(case.y), ROWS // case.batch_size * case.batch_size)
+    n_rows = min(len(case.y), N_BATCHES * case.batch_size)
     for _ in range(repeats + 1):
         order = draw.permutation(len(case.y))[:n_rows]
         for name, run in runs.items():
+            torch.set_num_threads(name[1])
             times[name].append(seconds(lambda run=run, order=order: run(order)))
-    return {name: np.median(values[1:], axis=0) * len(case.y) / n_rows for name, values in times.items()}
+    return {name: median(values[1:]) * len(case.y) / n_rows for name, values in times.items()}
 
 
 def memory(case):
@@ -289,28 +292,26 @@ def cases(quick):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="letter alone, three epochs")
-    parser.add_argument("--torch-threads", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="letter alone, fewer repeats")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.torch_threads)
-    table = Table(title=f"ms an epoch, wall / processor; torch {torch.__version__}, {arguments.torch_threads} threads")
-    for column in ("data", "tables", "effml 1 thread", "2 threads", *LOOKUPS, "1 thread", "2 threads"):
+    table = Table(title=f"ms an epoch with 1 / 2 threads; torch {torch.__version__}; {os.cpu_count()} processors")
+    for column in ("data", "tables", "effml", *LOOKUPS, "effml faster"):
         table.add_column(column, justify="left" if column in ("data", "tables") else "right")
     for case in cases(arguments.quick):
         for label, number_format in FORMATS.items():
-            times = measure(case, number_format, 3 if arguments.quick else 5)
-            peer = np.minimum(times["gather"], times["embedding_bag"])
-            cells = [times[name] for name in (1, 2, *LOOKUPS)]
+            times = measure(case, number_format, 5 if arguments.quick else 11)
+            cells = [[times[name, n_threads] for n_threads in THREADS] for name in ("effml", *LOOKUPS)]
+            ratio = min(map(min, cells[1:])) / min(cells[0])
             table.add_row(
                 case.name,
                 label,
-                *(" / ".join(f"{1e3 * value:.0f}" for value in cell) for cell in cells),
-                *(" / ".join(f"{ratio:.1f}x" for ratio in peer / times[n_threads]) for n_threads in (1, 2)),
+                *(" / ".join(f"{1e3 * value:.1f}" for value in cell) for cell in cells),
+                f"{ratio:.1f}x",
             )
         used, multiple = memory(case)
         print(f"{case.name}: {used / 1e6:.2f} MB in the trainer's arrays, {multiple:.2f} times 3 floats a parameter")
     Console(width=130).print(table)
-    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+    print(f"load average at the end: {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ _TAN_BITS = {0: (4,), 1: (2, 3, 4), 2: (1, 2, 3, 4, 5)}
 _COUNTED_BITS = {0: (), 1: (4,), 2: (3, 4, 8)}
 _MARGINS = {0: (3.0,), 1: (3.0,), 2: (1.0, 3.0, 10.0)}
 _MAX_BINS = {0: (4, 16), 1: (4, 8, 16), 2: (4, 8, 16, None)}
-_EPOCHS = {0: 10, 1: 12, 2: 40}
+_EPOCHS = {0: (20, 10), 1: (30, 12), 2: (40, 40)}  # of naive Bayes, of a TAN
 _SIZE_PENALTIES = (1e-4, 1e-3, 1e-2)
 _LEAVES = {
     0: (8, 64, 512),
@@ -122,8 +122,8 @@ def bayes_candidates(*, categorical=(), class_weight=None, random_state=None, ef
         "class_weight": class_weight,
         "categorical_features": list(categorical) or None,
         "random_state": random_state,
-        "max_iter": _EPOCHS[effort],
     }
+    naive_epochs, tan_epochs = _EPOCHS[effort]
     bins = list(_MAX_BINS[effort])
 
     def grid(bits):
@@ -133,11 +133,13 @@ def bayes_candidates(*, categorical=(), class_weight=None, random_state=None, ef
         return [trained, counted] if _COUNTED_BITS[effort] else [trained]
 
     candidates = [
-        ("naive_bayes", NaiveBayesClassifier(**shared), grid(_BITS[effort])),
-        ("tan", TANClassifier(**shared), grid(_TAN_BITS[effort])),
+        ("naive_bayes", NaiveBayesClassifier(**shared, max_iter=naive_epochs), grid(_BITS[effort])),
+        ("tan", TANClassifier(**shared, max_iter=tan_epochs), grid(_TAN_BITS[effort])),
     ]
     if effort == 2:
-        learned = TANClassifier(**shared, structure="learned", drop_features=True, objective="margin")
+        learned = TANClassifier(
+            **shared, structure="learned", drop_features=True, objective="margin", max_iter=tan_epochs
+        )
         choices = {"n_bits": [2, 4], "max_bins": [4, 8], "size_penalty": list(_SIZE_PENALTIES)}
         candidates.append(("learned_tan", learned, choices))
     return candidates

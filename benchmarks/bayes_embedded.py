@@ -44,11 +44,7 @@ REFINED = [
 ]
 SEEDS = (0, 1, 2)
 # bits, merged bins and size penalty of learned structures
-LEARNED = (
-    *itertools.product((3, 4), (100, 130), (3e-5, 1e-4, 1.5e-4, 2e-4, 3e-4)),
-    (2, 120, 1e-5),
-    (2, 160, 1e-4),
-)
+LEARNED = ((3, 100, 1e-4), (3, 100, 3e-5), (3, 130, 1e-4), (2, 120, 1e-5), (4, 130, 1e-4))
 
 
 class MergedValues(MDLPDiscretizer):

@@ -158,7 +158,7 @@ class Problem:
             stages += [[{"objective": "cross_entropy"}]]
         else:
             stages += [[{"objective": "hybrid"}, {"objective": "cross_entropy"}]]
-        stages += [[{"init": "likelihood"}]]
+        stages += [[{"init": "likelihood"}, *([{"init": "float"}] if number_format else [])]]
         stages += [[{"structure": "cmi"}]] if self.model == "TAN" else []
         if self.name != "satimage" and "integer_bits" not in number_format:  # these two search enough already
             stages += [[{"learning_rate_init": 0.01}, {"learning_rate_init": 0.1}], [{"margin_sharpness": 3.0}]]

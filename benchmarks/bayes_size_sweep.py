@@ -44,7 +44,7 @@ MARGINS = (1.0, 3.0, 10.0)
 MARGIN_WEIGHT, SHARPNESS, RATE = 100.0, 10.0, 0.03
 N_BITS, N_CANDIDATES = 4, 8
 STRUCTURE_EPOCHS = {"letter_mdl": 22, "usps_mdl": 30, "satimage_mdl": 58}  # 2,000 to 3,000 mini-batches
-RECOVERY_EPOCHS = 150
+RECOVERY_EPOCHS = 40
 TABLE_EPOCHS = {"letter_mdl": 30, "usps_mdl": 20, "satimage_mdl": 30}
 
 

@@ -18,9 +18,9 @@ typedef struct {
     double beta1, beta2, epsilon;
 } effml_training;
 
-typedef struct { /* arrays (rows, width) of one real type */
+typedef struct { /* arrays (rows, n_class) of one real type, with EFFML_LANES more entries behind them */
     void *logits, *probabilities, *scores, *first_moments, *second_moments;
-    ptrdiff_t width, n_class;
+    ptrdiff_t n_class, width; /* width: n_class rounded up to whole registers */
 } effml_tables;
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -28,7 +28,7 @@ typedef struct { /* arrays (rows, width) of one real type */
 #else
 #define EFFML_WHOLE_LOOP
 #endif
-#define EFFML_LANES 8 /* rows are padded to a multiple of it */
+#define EFFML_LANES 8 /* the scores of a sample are padded to a multiple of it */
 #define EFFML_COLUMNS 32 /* table columns worked on together */
 
 #define REAL float

@@ -1,7 +1,9 @@
 /* The four phases of a training step of a Bayesian network classifier, for one real type and instruction set.
  *
  * Included by bayes_phases.h with REAL, EXP, SQRT and NAME(x) defined. A table is a block of consecutive rows, one per
- * (state, parent state), at position state * n_parent + parent state; a row is `width` reals, the classes first.
+ * (state, parent state), at position state * n_parent + parent state; a row is `n_class` reals. Scores of a sample are
+ * `width` reals, whole registers: a row is read, and its gradient written, that wide. What comes in from the next row (or
+ * from the slack behind the last one) is set to the lowest score, and what goes out to it is 0.
  *
  *   prepare  logits A -> probabilities P over the states and the (quantised) log-probabilities Q that score;
  *            contrast format: P keeps the centred rows in steps, Q their codes times the step
@@ -17,16 +19,20 @@ EFFML_INLINE REAL NAME(effml_round)(REAL x) {
     return y - magic;
 }
 
-/* Sum and maximum over whole registers, n a multiple of EFFML_LANES: the same order on every instruction set. */
+/* Sum and maximum in lanes: the same order on every instruction set. The maximum takes a multiple of EFFML_LANES. */
 EFFML_INLINE REAL NAME(effml_sum)(const REAL *x, ptrdiff_t n) {
     REAL lane[EFFML_LANES] = {0}, total = 0;
-    for (ptrdiff_t j = 0; j < n; j += EFFML_LANES) {
+    ptrdiff_t j = 0;
+    for (; j + EFFML_LANES <= n; j += EFFML_LANES) {
         for (int k = 0; k < EFFML_LANES; k++) {
             lane[k] += x[j + k];
         }
     }
     for (int k = 0; k < EFFML_LANES; k++) {
         total += lane[k];
+    }
+    for (; j < n; j++) {
+        total += x[j];
     }
     return total;
 }
@@ -132,20 +138,19 @@ EFFML_INLINE void NAME(effml_prior)(const effml_training *t, const REAL *A, REAL
     }
 }
 
-/* Contrast rows: centred over the classes (the padding of A is 0), mid-rise codes of one step; P keeps the centred
- * values in steps. */
+/* Contrast rows: centred over the classes, mid-rise codes of one step; P keeps the centred values in steps. */
 EFFML_INLINE void NAME(effml_contrast)(const effml_training *t, const REAL *__restrict A, REAL *__restrict P,
-                                       REAL *__restrict Q, ptrdiff_t n_row, ptrdiff_t n_class, ptrdiff_t width) {
+                                       REAL *__restrict Q, ptrdiff_t n_row, ptrdiff_t n_class) {
     const REAL half = (REAL)(0.5 * t->top), inverse = (REAL)(1.0 / t->scale), step = (REAL)t->scale;
     const REAL top = (REAL)t->top, share = (REAL)(1.0 / (double)n_class);
     for (ptrdiff_t row = 0; row < n_row; row++) {
-        const REAL *a = A + row * width;
-        const REAL mean = NAME(effml_sum)(a, width) * share;
-        for (ptrdiff_t c = 0; c < width; c++) {
-            P[row * width + c] = (a[c] - mean) * inverse;
+        const REAL *a = A + row * n_class;
+        const REAL mean = NAME(effml_sum)(a, n_class) * share;
+        for (ptrdiff_t c = 0; c < n_class; c++) {
+            P[row * n_class + c] = (a[c] - mean) * inverse;
         }
     }
-    for (ptrdiff_t j = 0; j < n_row * width; j++) {
+    for (ptrdiff_t j = 0; j < n_row * n_class; j++) {
         REAL code = P[j] + half;
         code = code < 0 ? 0 : code;
         code = code > top ? top : code;
@@ -259,35 +264,40 @@ EFFML_INLINE void NAME(effml_adam)(const effml_training *t, REAL *__restrict A, 
 EFFML_INLINE double NAME(effml_step_gradient)(const effml_training *t, const REAL *P, const REAL *Q, const REAL *G,
                                               ptrdiff_t n) {
     const REAL half = (REAL)(0.5 * t->top), scale = (REAL)t->scale;
-    REAL lane[EFFML_LANES] = {0};
-    for (ptrdiff_t j = 0; j < n; j += EFFML_LANES) {
+    REAL lane[EFFML_LANES] = {0}, tail = 0;
+    ptrdiff_t j = 0;
+    for (; j + EFFML_LANES <= n; j += EFFML_LANES) {
         for (int k = 0; k < EFFML_LANES; k++) {
             REAL v = P[j + k], inside = v > half || v < -half ? 0 : v;
             lane[k] += G[j + k] * (Q[j + k] - inside * scale);
         }
     }
-    return (double)NAME(effml_sum)(lane, EFFML_LANES);
+    for (; j < n; j++) {
+        REAL v = P[j], inside = v > half || v < -half ? 0 : v;
+        tail += G[j] * (Q[j] - inside * scale);
+    }
+    return (double)(NAME(effml_sum)(lane, EFFML_LANES) + tail);
 }
 
 static void NAME(effml_prepare)(const effml_training *t, const effml_tables *w, ptrdiff_t first, ptrdiff_t n_state,
                                 ptrdiff_t n_parent, int is_prior, void *scratch) {
-    const ptrdiff_t at = first * w->width;
+    const ptrdiff_t at = first * w->n_class;
     const REAL *A = (const REAL *)w->logits + at;
     REAL *P = (REAL *)w->probabilities + at, *Q = (REAL *)w->scores + at;
     (void)scratch;
     if (t->format == 2) {
-        NAME(effml_contrast)(t, A, P, Q, n_state * n_parent, w->n_class, w->width);
+        NAME(effml_contrast)(t, A, P, Q, n_state * n_parent, w->n_class);
     } else if (is_prior) {
         NAME(effml_prior)(t, A, P, Q, w->n_class);
     } else {
-        NAME(effml_table)(t, A, P, Q, n_state, n_parent * w->width);
+        NAME(effml_table)(t, A, P, Q, n_state, n_parent * w->n_class);
     }
 }
 
 /* score = sum of the rows, negative row numbers left out; four rows at a time, added one after the other, as the sums
  * go through memory. */
 EFFML_INLINE void NAME(effml_gather)(const REAL *Q, const int32_t *rows, ptrdiff_t n_rows, ptrdiff_t stride,
-                                     REAL *__restrict score, ptrdiff_t width) {
+                                     REAL *__restrict score, ptrdiff_t n_class, ptrdiff_t width) {
     const REAL *next[4];
     int n_next = 0;
     for (ptrdiff_t c = 0; c < width; c++) {
@@ -296,7 +306,7 @@ EFFML_INLINE void NAME(effml_gather)(const REAL *Q, const int32_t *rows, ptrdiff
     for (ptrdiff_t k = 0; k < n_rows; k++) {
         const ptrdiff_t row = rows[k * stride];
         if (row >= 0) {
-            next[n_next++] = Q + row * width;
+            next[n_next++] = Q + row * n_class;
         }
         if (n_next == 4) {
             EFFML_WHOLE_LOOP
@@ -316,10 +326,10 @@ EFFML_INLINE void NAME(effml_gather)(const REAL *Q, const int32_t *rows, ptrdiff
 
 /* G[rows[s] - first] += dS[s] */
 EFFML_INLINE void NAME(effml_scatter)(REAL *__restrict G, const REAL *__restrict dS, const int32_t *rows, ptrdiff_t n,
-                                      ptrdiff_t first, ptrdiff_t width) {
+                                      ptrdiff_t first, ptrdiff_t n_class, ptrdiff_t width) {
     for (ptrdiff_t s = 0; s < n; s++) {
         if (rows[s] >= 0) {
-            REAL *g = G + (rows[s] - first) * width;
+            REAL *g = G + (rows[s] - first) * n_class;
             EFFML_WHOLE_LOOP
             for (ptrdiff_t c = 0; c < width; c++) {
                 g[c] += dS[s * width + c];
@@ -333,34 +343,35 @@ static double NAME(effml_sample)(const effml_training *t, const effml_tables *w,
                                  ptrdiff_t stride, ptrdiff_t y, double weight, void *score_, void *scratch) {
     const REAL *Q = (const REAL *)w->scores;
     REAL *score = (REAL *)score_;
+    const ptrdiff_t n = w->n_class;
     switch (w->width) { /* constant widths: the loop over the classes unrolls into whole registers */
-    case 8: NAME(effml_gather)(Q, rows, n_rows, stride, score, 8); break;
-    case 16: NAME(effml_gather)(Q, rows, n_rows, stride, score, 16); break;
-    case 24: NAME(effml_gather)(Q, rows, n_rows, stride, score, 24); break;
-    case 32: NAME(effml_gather)(Q, rows, n_rows, stride, score, 32); break;
-    default: NAME(effml_gather)(Q, rows, n_rows, stride, score, w->width);
+    case 8: NAME(effml_gather)(Q, rows, n_rows, stride, score, n, 8); break;
+    case 16: NAME(effml_gather)(Q, rows, n_rows, stride, score, n, 16); break;
+    case 24: NAME(effml_gather)(Q, rows, n_rows, stride, score, n, 24); break;
+    case 32: NAME(effml_gather)(Q, rows, n_rows, stride, score, n, 32); break;
+    default: NAME(effml_gather)(Q, rows, n_rows, stride, score, n, w->width);
     }
     return NAME(effml_loss)(t, score, y, weight, w->n_class, w->width, (REAL *)scratch);
 }
 
-/* rows: this table's row of each sample of the batch. scratch: the table's rows plus one. Returns the gradient of the
+/* rows: this table's row of each sample of the batch. scratch: the table and `width` reals. Returns the gradient of the
  * logarithm of the step (contrast). With rate 0 the gradient of the logits is left in M and nothing else changes. */
 static double NAME(effml_update)(const effml_training *t, const effml_tables *w, const void *gradients,
                                  const int32_t *rows, ptrdiff_t n, ptrdiff_t first, ptrdiff_t n_state,
                                  ptrdiff_t n_parent, int is_prior, double rate, double step, void *scratch) {
     const REAL *dS = (const REAL *)gradients;
-    const ptrdiff_t width = w->width, size = n_state * n_parent * width, at = first * width;
+    const ptrdiff_t n_class = w->n_class, size = n_state * n_parent * n_class, at = first * n_class;
     REAL *A = (REAL *)w->logits + at, *P = (REAL *)w->probabilities + at, *Q = (REAL *)w->scores + at;
     REAL *M = (REAL *)w->first_moments + at, *V = (REAL *)w->second_moments + at;
     REAL *G = (REAL *)scratch;
     double step_gradient = 0;
     memset(G, 0, (size_t)size * sizeof(REAL));
-    switch (width) {
-    case 8: NAME(effml_scatter)(G, dS, rows, n, first, 8); break;
-    case 16: NAME(effml_scatter)(G, dS, rows, n, first, 16); break;
-    case 24: NAME(effml_scatter)(G, dS, rows, n, first, 24); break;
-    case 32: NAME(effml_scatter)(G, dS, rows, n, first, 32); break;
-    default: NAME(effml_scatter)(G, dS, rows, n, first, width);
+    switch (w->width) {
+    case 8: NAME(effml_scatter)(G, dS, rows, n, first, n_class, 8); break;
+    case 16: NAME(effml_scatter)(G, dS, rows, n, first, n_class, 16); break;
+    case 24: NAME(effml_scatter)(G, dS, rows, n, first, n_class, 24); break;
+    case 32: NAME(effml_scatter)(G, dS, rows, n, first, n_class, 32); break;
+    default: NAME(effml_scatter)(G, dS, rows, n, first, n_class, w->width);
     }
     if (t->format == 2) {
         step_gradient = NAME(effml_step_gradient)(t, P, Q, G, size);
@@ -373,7 +384,7 @@ static double NAME(effml_update)(const effml_training *t, const effml_tables *w,
             G[c] -= P[c] * sum;
         }
     } else {
-        NAME(effml_backward)(P, G, n_state, n_parent * width);
+        NAME(effml_backward)(P, G, n_state, n_parent * n_class);
     }
     if (rate > 0) {
         NAME(effml_adam)(t, A, M, V, G, size, rate, step);
@@ -388,7 +399,7 @@ static double NAME(effml_option)(const effml_tables *w, const void *gradients, c
     double total = 0;
     for (ptrdiff_t s = 0; s < n; s++) {
         if (rows[s] >= 0) {
-            const REAL *q = Q + (ptrdiff_t)rows[s] * w->width, *d = dS + s * w->width;
+            const REAL *q = Q + (ptrdiff_t)rows[s] * w->n_class, *d = dS + s * w->width;
             REAL dot = 0;
             for (ptrdiff_t c = 0; c < w->n_class; c++) {
                 dot += d[c] * q[c];

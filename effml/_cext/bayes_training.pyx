@@ -19,6 +19,8 @@ ctypedef fused code_t:
     uint16_t
 
 cdef extern from "bayes_phases.h" nogil:
+    const Py_ssize_t EFFML_LANES
+
     ctypedef struct effml_training:
         double generative
         double margin_weight
@@ -38,8 +40,8 @@ cdef extern from "bayes_phases.h" nogil:
         void *scores
         void *first_moments
         void *second_moments
-        Py_ssize_t width
         Py_ssize_t n_class
+        Py_ssize_t width
 
     ctypedef struct effml_phases:
         void (*prepare)(const effml_training *, const effml_tables *, Py_ssize_t, Py_ssize_t, Py_ssize_t, int, void *) noexcept nogil
@@ -48,6 +50,19 @@ cdef extern from "bayes_phases.h" nogil:
         double (*option)(const effml_tables *, const void *, const int32_t *, Py_ssize_t) noexcept nogil
 
     effml_phases effml_choose_phases(int is_double, int portable)
+
+
+LANES = EFFML_LANES
+
+
+def training_arrays(n_rows, n_classes, dtype=np.float32):
+    """Return the zeroed buffer of a `Trainer`, and its logits, probabilities, scores and moments (n_rows, n_classes).
+
+    Whole registers are read, so LANES entries lie behind each.
+    """
+    size = n_rows * n_classes
+    buffer = np.zeros((5, size + LANES), dtype=dtype)
+    return buffer, [array[:size].reshape(n_rows, n_classes) for array in buffer]
 
 
 cdef inline int32_t table_row(
@@ -70,8 +85,9 @@ cdef class Trainer:
 
     Parameters
     ----------
-    logits, probabilities, scores, first_moments, second_moments : arrays (n_rows, width), float32 or float64
-        `scores` of tables that are never trained (``trained`` 0) are set by the caller.
+    arrays : float32 or float64 array (5, n_rows * n_classes + LANES)
+        Logits, probabilities, scores, first and second moments, as `training_arrays` gives them; scores of tables that
+        are never trained (``trained`` 0) are set by the caller.
     n_classes : int
     n_states : int64 array (n_features,)
     option_start : int64 array (n_features + 2,)
@@ -107,22 +123,22 @@ cdef class Trainer:
     cdef int64_t n_updates
 
     def __init__(
-        self, logits, probabilities, scores, first_moments, second_moments, n_classes, n_states, option_start,
-        option_parent, option_row, trained, settings, batch_size, n_threads, portable=False,
+        self, arrays, n_classes, n_states, option_start, option_parent, option_row, trained, settings, batch_size,
+        n_threads, portable=False,
     ):
-        self.arrays = (logits, probabilities, scores, first_moments, second_moments)
+        self.arrays = arrays
         cdef Py_ssize_t pointers[5]
-        for k, array in enumerate(self.arrays):
-            pointers[k] = array.ctypes.data
+        for k in range(5):
+            pointers[k] = arrays[k].ctypes.data
         self.tables.logits = <void *>pointers[0]
         self.tables.probabilities = <void *>pointers[1]
         self.tables.scores = <void *>pointers[2]
         self.tables.first_moments = <void *>pointers[3]
         self.tables.second_moments = <void *>pointers[4]
-        self.tables.width = logits.shape[1]
         self.tables.n_class = n_classes
-        self.item = logits.itemsize
-        self.phases = effml_choose_phases(logits.itemsize == 8, portable)
+        self.tables.width = (n_classes + LANES - 1) // LANES * LANES
+        self.item = arrays.itemsize
+        self.phases = effml_choose_phases(arrays.itemsize == 8, portable)
         self.set(settings)
         self.n_states, self.option_start = n_states, option_start
         self.option_parent, self.option_row, self.trained = option_parent, option_row, trained
@@ -133,9 +149,13 @@ cdef class Trainer:
         self.selected = np.array(np.asarray(option_start)[: n_states.shape[0] + 1], dtype=np.int64)
         self.option_gradient = np.zeros(option_parent.shape[0])
         self.step_gradient = np.zeros(self.n_tables)
-        largest = 1 + max([self.n_rows(option) for option in range(option_parent.shape[0])] + [2])
-        self.scratch = np.zeros((n_threads, largest * logits.shape[1] * logits.itemsize), dtype=np.int8)
-        self.gradients = np.zeros(batch_size * logits.shape[1] * logits.itemsize, dtype=np.int8)
+        sizes = [self.n_rows(option) for option in range(option_parent.shape[0])]
+        n_rows = max([first + size for first, size in zip(option_row, sizes, strict=True)] + [0])
+        if arrays.shape[0] != 5 or arrays.shape[1] < n_rows * n_classes + LANES:
+            raise ValueError(f"arrays have shape {arrays.shape}, {n_rows} rows of {n_classes} need more")
+        largest = max(sizes + [1]) * n_classes + self.tables.width
+        self.scratch = np.zeros((n_threads, largest * self.item), dtype=np.int8)
+        self.gradients = np.zeros(batch_size * self.tables.width * self.item, dtype=np.int8)
         self.rows = np.empty((self.n_tables, batch_size), dtype=np.int32)
         self.losses = np.zeros(batch_size)
         self.log_step = log(self.training.scale)

@@ -66,7 +66,7 @@ class BayesNetClassifier(CodesReader, GradientTraining, ClassifierMixin, BaseEst
         "categorical_features": [None, StrOptions({"from_dtype"}), "array-like"],
         "missing": [StrOptions({"drop", "error", "state", "marginalize"})],
         "class_weight": [None, StrOptions({"balanced"}), dict],
-        "init": [StrOptions({"random", "likelihood"})],
+        "init": [StrOptions({"random", "likelihood", "float"})],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],

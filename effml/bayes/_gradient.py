@@ -41,8 +41,8 @@ class GradientTraining:
         """Set the tables by gradient training."""
         random_state = check_random_state(self.random_state)
         kind, number_format = self._number_format()
-        if logits is None and self.init == "likelihood":
-            prior, tables = self._likelihood_tables()
+        if logits is None and (self.init == "likelihood" or (self.init == "float" and kind is not None)):
+            prior, tables = self._first_tables(codes, y_index, weights, random_state)
             if kind == "contrast":  # the step of the best rounding is where learning it starts
                 number_format = self._round(prior, tables, kind, codes, y_index, weights).format
                 tables = [table + prior / len(tables) for table in tables]
@@ -59,6 +59,12 @@ class GradientTraining:
         self._logits = trained.logits if self.warm_start else None
         self.loss_curve_, self.validation_scores_ = trained.loss_curve, trained.validation_scores
         self.n_iter_ = len(trained.loss_curve)
+
+    def _first_tables(self, codes, y_index, weights, random_state):
+        if self.init == "likelihood":
+            return self._likelihood_tables()
+        trained = self._train_tables(codes, y_index, weights, None, random_state)
+        return trained.log_prior, trained.log_tables
 
     def _objective_terms(self):
         return Objective.named(

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import softmax
 
-from effml._cext.bayes_training import Trainer
+from effml._cext.bayes_training import Trainer, training_arrays
 from effml._optim import ADAM, log_linear
-from effml.bayes.structure import DROPPED
-from effml.bayes.training import LAST_RATE, pad_classes, settings
+from effml.bayes.parameters import log_conditionals, log_prior
+from effml.bayes.structure import DROPPED, joint_counts
+from effml.bayes.training import LAST_RATE, settings
 
 __all__ = [
     "CANDIDATES",
@@ -35,7 +36,7 @@ CANDIDATES = ("all", "random", "informative", "nearest")
 
 _STRUCTURE_RATE = 1e-3
 _TEMPERATURES = (10.0, 0.1)
-_START = 0.1
+_PSEUDO_COUNT = 1.0
 _TINY = 1e-6  # keeps the Gumbel draws finite, as published
 
 
@@ -163,11 +164,12 @@ def learn_structure(
     codes, y = np.ascontiguousarray(codes), np.asarray(y).astype(np.int32)
     weights = np.ones(len(y)) if weights is None else weights / np.mean(weights)
     options = _Options(candidates, n_states, n_classes, may_drop)
-    arrays = _start_tables(options, codes, weights, n_states, n_classes, random_state)
+    buffer, (logits, _, scores, *_) = training_arrays(options.first[-1] + 1, n_classes)
+    _start_tables(options, logits, scores, codes, y, weights, n_states)
     trained = np.append(options.parent[:-1] != DROPPED, True).astype(np.uint8)
     batch_size = schedule.rows_of_batch(len(y))
     trainer = Trainer(
-        *arrays,
+        buffer,
         n_classes,
         np.ascontiguousarray(n_states, dtype=np.int64),
         options.start,
@@ -194,21 +196,31 @@ def learn_structure(
         losses.append(total / len(order))
         if schedule.verbose:
             print(f"Structure iteration {len(losses)}, loss = {losses[-1]:.8f}, entries = {phi.expected_size():.0f}")
-    return _chosen(options, phi, arrays[2], n_states, n_classes, losses)
+    return _chosen(options, phi, scores, n_states, n_classes, losses)
 
 
-def _start_tables(options, codes, weights, n_states, n_classes, random_state):
-    """Return the five arrays of the trainer; dropped options score with the distribution over all classes."""
-    logits = np.zeros((options.first[-1] + 1, pad_classes(n_classes)), dtype=np.float32)
-    logits[:, :n_classes] = random_state.uniform(-_START, _START, (len(logits), n_classes))
-    arrays = [logits, *(np.zeros_like(logits) for _ in range(4))]
+def _start_tables(options, logits, scores, codes, y, weights, n_states):
+    """Set the logits to the likelihood solution; dropped options score with the distribution over all classes.
+
+    From there every draw compares tables that are worth comparing: with random logits, choices are made before the
+    tables have learned anything.
+    """
+    n_classes = logits.shape[1]
+    logits[-1] = log_prior(np.bincount(y, weights, minlength=n_classes), _PSEUDO_COUNT)
+    for place in range(options.grid.shape[1]):  # the options of one place hold a table of each feature
+        option = options.grid[:, place]
+        parents = np.append(options.parent[:-1], DROPPED)[option]
+        counts = joint_counts(codes, y, np.maximum(parents, -1), n_states, n_classes, weights)
+        for at, parent, table in zip(options.first[option], parents, counts, strict=True):
+            if parent != DROPPED:
+                rows = table.size // n_classes
+                logits[at : at + rows] = log_conditionals(table, _PSEUDO_COUNT).reshape(-1, n_classes)
     for option in np.flatnonzero(options.parent[:-1] == DROPPED):
         feature = options.feature[option]
         known = codes[:, feature] < n_states[feature]
         counts = np.bincount(codes[known, feature], weights=weights[known], minlength=n_states[feature]) + 1.0
         block = slice(options.first[option], options.first[option + 1])
-        arrays[2][block, :n_classes] = np.log(counts / counts.sum())[:, None]
-    return arrays
+        scores[block] = np.log(counts / counts.sum())[:, None]
 
 
 class _StructureLogits:
@@ -257,7 +269,7 @@ def _chosen(options, phi, scores, n_states, n_classes, losses) -> LearnedStructu
         best[feature] = options.start[feature] + option
     parents, tables = options.parent[best], []
     for feature, (option, parent) in enumerate(zip(best, parents, strict=True)):
-        block = scores[options.first[option] : options.first[option + 1], :n_classes].copy()
+        block = scores[options.first[option] : options.first[option + 1]].copy()
         if parent == DROPPED:
             block = block[:0]
         elif parent >= 0:
@@ -265,7 +277,7 @@ def _chosen(options, phi, scores, n_states, n_classes, losses) -> LearnedStructu
         tables.append(block)
     p = phi._softmax(phi.phi)
     probabilities = [row[live] for row, live in zip(p, options.live, strict=True)]
-    return LearnedStructure(parents, probabilities, losses, scores[-1, :n_classes].copy(), tables)
+    return LearnedStructure(parents, probabilities, losses, scores[-1].copy(), tables)
 
 
 def check_ordering(ordering, n_features) -> np.ndarray:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from effml._cext.bayes_training import Trainer
+from effml._cext.bayes_training import Trainer, training_arrays
 from effml._optim import ADAM, log_linear
 from effml._quantization import ContrastFormat, FixedPointFormat
 from effml.bayes.rounding import Rounded
@@ -33,7 +33,6 @@ __all__ = [
     "TableTrainer",
     "Trained",
     "first_contrast",
-    "pad_classes",
     "score_rows",
     "settings",
     "split_rows",
@@ -42,9 +41,8 @@ __all__ = [
 
 OBJECTIVES = ("likelihood", "hybrid", "margin", "cross_entropy")
 
-_LANES = 8  # table rows are padded to whole vector registers
 _FLOAT, _FIXED_POINT, _CONTRAST = 0, 1, 2  # effml_training.format
-_START = 0.1  # logits start uniform in [-0.1, 0.1], as published; starting at the likelihood solution was no better
+_START = 0.1  # logits start uniform in [-0.1, 0.1], as published
 _FIRST_RANGE = 4.0  # contrast codes first span this many nats; the step is learned from there
 LAST_RATE = 1e-3  # the learning rate falls log-linearly to this share of its start
 _ENTRY_NS, _THREAD_NS = 3.0, 60e3  # time of a table entry or a sum in a batch, and what a second thread must save
@@ -152,20 +150,13 @@ class TableTrainer:
         self.shapes = [np.shape(table) for table in log_tables]
         rows = [int(np.prod(shape[:-1])) for shape in self.shapes]
         self.first = np.cumsum([0, *rows]).astype(np.int64)
-        self.logits = np.zeros((self.first[-1] + 1, pad_classes(n_classes)), dtype=dtype)
-        self.logits[: self.first[-1], :n_classes] = np.concatenate([np.reshape(t, (-1, n_classes)) for t in log_tables])
-        self.logits[-1, :n_classes] = log_prior
-        self.probabilities, self.scores, self.first_moments, second_moments = (
-            np.zeros_like(self.logits) for _ in range(4)
-        )
+        buffer, arrays = training_arrays(self.first[-1] + 1, n_classes, dtype)
+        self.logits, self.probabilities, self.scores, self.first_moments, _ = arrays
+        self.logits[:] = np.concatenate([*(np.reshape(t, (-1, n_classes)) for t in log_tables), [log_prior]])
         self.selected = np.arange(len(parents) + 1, dtype=np.int64)
         n_options = len(parents) + int(self.has_prior)
         self.trainer = Trainer(
-            self.logits,
-            self.probabilities,
-            self.scores,
-            self.first_moments,
-            second_moments,
+            buffer,
             n_classes,
             np.ascontiguousarray(n_states, dtype=np.int64),
             np.append(np.arange(len(parents) + 1), n_options).astype(np.int64),
@@ -198,8 +189,7 @@ class TableTrainer:
         return loss * len(rows)
 
     def tables(self, array):
-        """Return (prior, tables) of one of the arrays over all rows, without the padding."""
-        array = array[:, : self.n_classes]
+        """Return (prior, tables) of one of the arrays over all rows."""
         parts = np.split(array[:-1], self.first[1:-1])
         return array[-1], [part.reshape(shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
@@ -224,11 +214,6 @@ class TableTrainer:
             codes = [np.rint(values / scale + half).astype(np.uint8) for values in tables]
             trained.rounded = Rounded(ContrastFormat(self.number_format.n_bits, scale), None, codes)
         return trained
-
-
-def pad_classes(n_classes: int) -> int:
-    """Return the width of a table row: whole vector registers."""
-    return -(-n_classes // _LANES) * _LANES
 
 
 def settings(objective: Objective, number_format) -> dict:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from effml._cext.bayes_training import Trainer
+from effml._cext.bayes_training import Trainer, training_arrays
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
@@ -130,6 +130,17 @@ def test_the_likelihood_recovers_the_chow_liu_tree():
     assert model.parents_.tolist() == chow_liu.parents_.tolist() == tree
 
 
+def test_the_likelihood_recovers_the_chow_liu_tree_of_letter(published):
+    X, y, *_ = published("letter_mdl")
+    options = {"discretizer": None, "n_states": X.max(axis=0).astype(int) + 1}
+    chow_liu = TANClassifier(**options).fit(X, y)
+    learned = TANClassifier(
+        structure="learned", candidate_parents="all", ordering="cmi", structure_max_iter=40, random_state=0, **options
+    ).fit(X, y)
+    useful = options["n_states"] > 1  # any parent of a feature of one state is as good as none
+    np.testing.assert_array_equal(learned.parents_[useful], chow_liu.parents_[useful])
+
+
 def test_a_large_size_penalty_gives_naive_bayes():
     X, y = rows()
     model = learned(size_penalty=1.0, max_iter=60).fit(X, y)
@@ -243,12 +254,11 @@ def test_the_estimator_trains_new_tables_on_what_is_learned():
 # -- gradients --------------------------------------------------------------------------------------------------------
 
 
-def trainer_over(options, arrays, n_rows, objective):
-    """Return a trainer in float64 of all options' tables."""
-    arrays = [array.astype(np.float64) for array in arrays]
+def trainer_over(options, buffer, n_rows, objective):
+    """Return a trainer of all options' tables."""
     trained = np.append(options.parent[:-1] != DROPPED, True).astype(np.uint8)
     trainer = Trainer(
-        *arrays,
+        buffer,
         3,
         N_STATES.astype(np.int64),
         options.start,
@@ -260,7 +270,7 @@ def trainer_over(options, arrays, n_rows, objective):
         1,
     )
     trainer.prepare()
-    return trainer, arrays[2]
+    return trainer
 
 
 def mixed_loss(weights, tables, options, codes, y, objective):
@@ -291,9 +301,10 @@ def test_gradients_of_the_option_weights_equal_central_differences(name, may_dro
     options = _Options(candidates, N_STATES, 3, may_drop)
     objective = Objective.named(name, margin=2.0, margin_weight=3.0, sharpness=4.0)
     rng = np.random.RandomState(3)
-    arrays = _start_tables(options, codes, np.ones(len(y)), N_STATES, 3, rng)
-    arrays[0][:, :3] = rng.normal(size=(len(arrays[0]), 3))
-    trainer, tables = trainer_over(options, arrays, len(y), objective)
+    buffer, (logits, _, tables, *_) = training_arrays(options.first[-1] + 1, 3, np.float64)
+    _start_tables(options, logits, tables, codes, y, np.ones(len(y)), N_STATES)
+    logits[:] = rng.normal(size=logits.shape)
+    trainer = trainer_over(options, buffer, len(y), objective)
     best = np.array([rng.randint(a, b) for a, b in zip(options.start[:-2], options.start[1:-1], strict=True)])
     selected = np.append(best, options.start[-2])
     uniform = np.full(len(y), 1 / len(y))

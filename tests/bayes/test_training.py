@@ -251,6 +251,18 @@ def test_warm_start_goes_on(digits):
     assert model.loss_curve_[0] < 0.5 * cold.fit(X, y).loss_curve_[0]
 
 
+@pytest.mark.parametrize("formats", [{"n_bits": 3}, {"n_bits": 4, "integer_bits": 2}])
+def test_quantised_training_can_start_from_float_tables(formats):
+    X, y = load_digits(return_X_y=True)
+    options = {"objective": "margin", "margin": 5.0, "max_iter": 8, "random_state": 0}
+    model = NaiveBayesClassifier(init="float", **options, **formats).fit(X, y)
+    plain = NaiveBayesClassifier(**options, **formats).fit(X, y)
+    assert model.loss_curve_[0] < plain.loss_curve_[0] / 2
+    as_float = [NaiveBayesClassifier(init=init, **options).fit(X, y) for init in ("float", "random")]
+    for a, b in zip(as_float[0].log_tables_, as_float[1].log_tables_, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_verbose_prints_each_epoch(digits, capsys):
     X, y, _, _ = digits
     NaiveBayesClassifier(objective="margin", max_iter=2, verbose=True).fit(X, y)

@@ -10,7 +10,6 @@ family, bits and bins, then, for the best three, margin, objective and epochs. E
 predicted as Python predicts it, or the script fails. Cross-validated scores are kept in benchmarks/results/.
 """
 
-import itertools
 import json
 import shutil
 from functools import cache
@@ -19,13 +18,12 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from scipy.special import xlogy
 from sklearn.model_selection import StratifiedKFold
 
 import effml
 from effml.bayes import NaiveBayesClassifier, TANClassifier
 from effml.datasets import load_dataset
-from effml.discretization import MDLPDiscretizer
+from effml.discretization import BottleneckDiscretizer
 
 CORTEX_M3 = ["arm-none-eabi-gcc", "-mcpu=cortex-m3", "-mthumb"]
 RESULTS = Path(__file__).resolve().parent / "results" / "bayes_embedded"
@@ -47,42 +45,6 @@ SEEDS = (0, 1, 2)
 LEARNED = ((3, 100, 1e-4), (3, 100, 3e-5), (3, 130, 1e-4), (2, 120, 1e-5), (4, 130, 1e-4))
 
 
-class MergedValues(MDLPDiscretizer):
-    """Bins of all features together at most `n_bins`: neighbours merge where that loses least information on the class.
-
-    Edges lie between integers, so for uint8 rows each takes a byte.
-    """
-
-    def __init__(self, *, n_bins=128):
-        super().__init__()
-        self.n_bins = n_bins
-
-    def fit(self, X, y, sample_weight=None):
-        super().fit(X, y, sample_weight)
-        classes = np.unique(y, return_inverse=True)[1]
-        bins = [self._every_value(column, classes) for column in np.asarray(X).T]
-        losses = [[_loss(a, b) for (_, a), (_, b) in itertools.pairwise(each)] for each in bins]
-        for _ in range(sum(map(len, bins)) - self.n_bins):
-            feature = min((i for i, each in enumerate(losses) if each), key=lambda i: min(losses[i]))
-            k, each = int(np.argmin(losses[feature])), bins[feature]
-            each[k : k + 2] = [(each[k + 1][0], each[k][1] + each[k + 1][1])]
-            losses[feature] = [_loss(a, b) for (_, a), (_, b) in itertools.pairwise(each)]
-        self.bin_edges_ = [np.array([value + 0.5 for value, _ in each[:-1]]) for each in bins]
-        self.n_states_ = np.array([len(each) for each in bins])
-        return self
-
-    @staticmethod
-    def _every_value(column, classes):
-        """Return (value, counts by class) of every value, ascending."""
-        return [(float(v), np.bincount(classes[column == v], minlength=classes.max() + 1)) for v in np.unique(column)]
-
-
-def _loss(a, b):
-    """Return the information on the class, in nats times rows, that goes when two bins become one."""
-    entropy = lambda n: xlogy(n.sum(), n.sum()) - xlogy(n, n).sum()  # noqa: E731
-    return entropy(a + b) - entropy(a) - entropy(b)
-
-
 def build(spec, **training):
     """Return the unfitted model of a candidate: (family, bits, bins or "mdlp", max_bins or size penalty)."""
     family, n_bits, bins, extra = spec
@@ -90,7 +52,7 @@ def build(spec, **training):
     if bins == "mdlp":
         parameters["max_bins"] = extra
     else:
-        parameters["discretizer"] = MergedValues(n_bins=bins)
+        parameters["discretizer"] = BottleneckDiscretizer(total_bins=bins)
     if family == "NB":
         return NaiveBayesClassifier(**parameters)
     if family == "TAN":

@@ -54,7 +54,8 @@ _TRANSFORMERS = {
     "sklearn.feature_selection._base.SelectorMixin": f"{_PREPROCESSING}:selector",
     "sklearn.pipeline.FeatureUnion": f"{_PREPROCESSING}:feature_union",
     "sklearn.pipeline.Pipeline": "effml.export:_pipeline_transformer",
-    "effml.discretization.mdlp.MDLPDiscretizer": f"{_PREPROCESSING}:mdlp",
+    "effml.discretization.bottleneck.BottleneckDiscretizer": f"{_PREPROCESSING}:supervised_bins",
+    "effml.discretization.mdlp.MDLPDiscretizer": f"{_PREPROCESSING}:supervised_bins",
 }
 _PREDICTORS = {
     "sklearn.tree._classes.DecisionTreeClassifier": "effml.adapters.trees:decision_tree",

@@ -29,6 +29,7 @@ TRUSTED_TYPES = frozenset(
         "effml.adapters.quantized.QuantizedLinearClassifier",
         "effml.bayes.classifiers.NaiveBayesClassifier",
         "effml.bayes.classifiers.TANClassifier",
+        "effml.discretization.bottleneck.BottleneckDiscretizer",
         "effml.discretization.mdlp.MDLPDiscretizer",
         "effml.program.buffers.Buffer",
         "effml.program.buffers.InputSpec",

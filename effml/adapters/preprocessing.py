@@ -9,11 +9,11 @@ __all__ = [
     "column_transformer",
     "feature_union",
     "imputer",
-    "mdlp",
     "one_hot",
     "ordinal",
     "scaler",
     "selector",
+    "supervised_bins",
 ]
 
 
@@ -88,8 +88,8 @@ def selector(transformer, frame) -> Frame:
     return frame.with_columns([frame.columns[k] for k in transformer.get_support(indices=True)])
 
 
-def mdlp(transformer, frame) -> Frame:
-    """MDLPDiscretizer: states by edges, or the levels of a categorical column."""
+def supervised_bins(transformer, frame) -> Frame:
+    """The discretisers of effml: states by edges, or the levels of a categorical column."""
     _check_width(transformer, frame)
     columns = []
     numeric = [k for k, levels in enumerate(transformer.categories_) if levels is None]

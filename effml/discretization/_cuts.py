@@ -90,7 +90,7 @@ def column_cuts(column, classes, weights, n_classes, max_bins, units):
         return np.zeros(0)
     x, levels, classes, weights = _sorted_entries(column, classes, weights, n_classes)
     cuts = _grow(levels, classes, weights, n_classes, max_bins or math.inf, units)
-    return np.array([_cut_between(float(x[cut - 1]), float(x[cut])) for cut in sorted(cuts)], dtype=np.float64)
+    return np.array([cut_between(float(x[cut - 1]), float(x[cut])) for cut in sorted(cuts)], dtype=np.float64)
 
 
 def _sorted_entries(column, classes, weights, n_classes):
@@ -157,7 +157,7 @@ def _log2_of_3_to_k_less_2(k):
     return k * math.log2(3) + math.log1p(-2 * 3.0**-k) / math.log(2)  # 3**k itself overflows for k > 646
 
 
-def _cut_between(a, b):
+def cut_between(a, b):
     """Return a cut with a <= cut < b, the midpoint up to rounding.
 
     The cut also separates the float32 images of a and b if those differ: rounded down to float32, as exported models

@@ -11,7 +11,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from effml.discretization import MDLPDiscretizer
-from effml.discretization._cuts import _cut_between, _log2_of_3_to_k_less_2
+from effml.discretization._cuts import _log2_of_3_to_k_less_2, cut_between
 
 TIE = 1e-9
 
@@ -166,7 +166,7 @@ float64 = st.floats(allow_nan=False, allow_infinity=False)
 def test_cut_lies_between_its_neighbours_also_in_float32(a, b):
     a, b = sorted((a, b))
     assume(a < b)
-    cut = _cut_between(a, b)
+    cut = cut_between(a, b)
     assert a <= cut < b
     assert not (cut == 0 and math.copysign(1, cut) < 0)
     with warnings.catch_warnings():
@@ -184,12 +184,12 @@ def test_adjacent_floats_are_separated(a):
     with np.errstate(over="ignore"):
         b32 = np.nextafter(a32, np.float32(np.inf))
     assume(np.isfinite(b32))
-    assert float(a32) <= _cut_between(float(a32), float(b32)) < float(b32)
+    assert float(a32) <= cut_between(float(a32), float(b32)) < float(b32)
     b = np.nextafter(a, np.inf)
-    assert _cut_between(a, float(b)) == a
+    assert cut_between(a, float(b)) == a
 
 
 def test_midpoint_of_extreme_values_does_not_overflow():
     largest = float(np.finfo(np.float64).max)
-    assert _cut_between(-largest, largest) == 0
-    assert _cut_between(largest / 2, largest) == 0.75 * largest
+    assert cut_between(-largest, largest) == 0
+    assert cut_between(largest / 2, largest) == 0.75 * largest

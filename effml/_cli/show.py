@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from effml._cli.job import ACCURACY_SCORES
+from effml.bayes.structure import DROPPED
 from effml.program import deployable
 
 MAX_ROWS = 40
@@ -100,7 +101,8 @@ def _features_of(estimator):
     features.add_column("cuts or levels")
     for i, (name, n_states, parent) in enumerate(zip(names, classifier.n_states_, classifier.parents_, strict=True)):
         values = _cuts_or_levels(classifier.discretizer_, i)
-        features.add_row(_plain(name), str(n_states), _plain(names[parent] if parent >= 0 else "-"), _plain(values))
+        parent_name = names[parent] if parent >= 0 else {DROPPED: "(dropped)"}.get(int(parent), "-")
+        features.add_row(_plain(name), str(n_states), _plain(parent_name), _plain(values))
     return [features]
 
 

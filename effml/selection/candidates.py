@@ -14,6 +14,7 @@ _TAN_BITS = {0: (4,), 1: (2, 3, 4), 2: (1, 2, 3, 4, 5)}
 _COUNTED_BITS = {0: (), 1: (4,), 2: (3, 4, 8)}
 _MARGINS = {0: (3.0,), 1: (3.0,), 2: (1.0, 3.0, 10.0)}
 _MAX_BINS = {0: (4, 16), 1: (4, 8, 16), 2: (4, 8, 16, None)}
+_SHARED_BINS = {0: (), 1: (5, 9), 2: (4, 6, 8, 10, 13)}  # a feature, of naive Bayes; spent where they tell most
 _EPOCHS = {0: (20, 10), 1: (30, 12), 2: (40, 40)}  # of naive Bayes, of a TAN
 _SIZE_PENALTIES = (1e-4, 1e-3, 1e-2)
 _LEAVES = {
@@ -84,7 +85,7 @@ def default_candidates(
         raise ValueError(f"n_classes must be at least 2 and n_features at least 1, got {n_classes} and {n_features}")
     flash = check_budget(budget).get("flash_bytes", math.inf)
     shared = {"categorical": categorical, "class_weight": class_weight, "random_state": random_state}
-    candidates = bayes_candidates(**shared, effort=effort)
+    candidates = bayes_candidates(**shared, n_features=n_features, effort=effort)
     if not (missing and len(categorical)):
         candidates.append(_tree(flash, categorical, class_weight, random_state, effort))
     if not missing and _weights(n_classes, n_features) * _BYTES_PER_WEIGHT <= flash:
@@ -92,11 +93,13 @@ def default_candidates(
     return candidates
 
 
-def bayes_candidates(*, categorical=(), class_weight=None, random_state=None, effort=1):
+def bayes_candidates(*, n_features=None, categorical=(), class_weight=None, random_state=None, effort=1):
     """Bayesian network classifiers for :class:`~effml.selection.BudgetSearchCV`: bits, bins, structure, size penalty.
 
     Parameters
     ----------
+    n_features : int or None, default=None
+        With it, naive Bayes is also tried over bins that all features share (`BottleneckDiscretizer`).
     categorical : sequence of column names or indices, default=()
     class_weight : dict, "balanced" or None, default=None
     random_state : int or None, default=None
@@ -115,6 +118,7 @@ def bayes_candidates(*, categorical=(), class_weight=None, random_state=None, ef
     ['naive_bayes', 'tan', 'learned_tan']
     """
     from effml.bayes import NaiveBayesClassifier, TANClassifier
+    from effml.discretization import BottleneckDiscretizer
 
     if effort not in _MAX_BINS:
         raise ValueError(f"effort must be 0, 1 or 2, got {effort!r}")
@@ -132,8 +136,17 @@ def bayes_candidates(*, categorical=(), class_weight=None, random_state=None, ef
         counted = {"objective": ["likelihood"], "n_bits": list(_COUNTED_BITS[effort]), "max_bins": bins}
         return [trained, counted] if _COUNTED_BITS[effort] else [trained]
 
+    naive_grids = grid(_BITS[effort])
+    if n_features is not None and _SHARED_BINS[effort]:
+        levels = "from_dtype" if shared["categorical_features"] is None else shared["categorical_features"]
+        shared_bins = [
+            BottleneckDiscretizer(total_bins=per_feature * n_features, categorical_features=levels)
+            for per_feature in _SHARED_BINS[effort]
+        ]
+        trained = {key: values for key, values in naive_grids[0].items() if key != "max_bins"}
+        naive_grids.append({**trained, "discretizer": shared_bins})
     candidates = [
-        ("naive_bayes", NaiveBayesClassifier(**shared, max_iter=naive_epochs), grid(_BITS[effort])),
+        ("naive_bayes", NaiveBayesClassifier(**shared, max_iter=naive_epochs), naive_grids),
         ("tan", TANClassifier(**shared, max_iter=tan_epochs), grid(_TAN_BITS[effort])),
     ]
     if effort == 2:

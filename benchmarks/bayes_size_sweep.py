@@ -39,9 +39,6 @@ PLOT = HERE.parent / "docs" / "images" / "bayes_size_sweep.png"
 
 DATA_SETS = ("letter_mdl", "usps_mdl", "satimage_mdl")
 PENALTIES = (0.0, *sorted([*np.logspace(-6, -1, 11).round(8).tolist(), 0.0015, 0.002]))  # most edges go by 3e-3
-    0.0,
-    *sorted([*np.logspace(-6, -1, 11).round(8).tolist(), 0.0015, 0.002]),
-)  # edges go between 1e-3 and 3e-3
 SEEDS = (0, 1)
 MARGINS = (1.0, 3.0, 10.0)
 MARGIN_WEIGHT, SHARPNESS, RATE = 100.0, 10.0, 0.03

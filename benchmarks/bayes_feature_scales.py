@@ -2,7 +2,7 @@
 
     EFFML_DATA=/path/to/npz python benchmarks/bayes_feature_scales.py
 
-letter (`letter_mdl`), naive Bayes trained in float (hybrid objective), then rounded to 1 to 5 bits. With one step, it is
+letter (`letter_mdl`), naive Bayes trained in float (hybrid), then rounded to 1 to 5 bits. With one step, it is
 the best of a grid by accuracy on the training rows; with one a feature, each starts there and is moved by coordinate
 descent over multiples, twice through the features, by the same measure. A device would add `multiplier * code` instead
 of `code`: a byte and a multiplication a feature. Margin by 3-fold cross-validation for each column; 3 seeds.

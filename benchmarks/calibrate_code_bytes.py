@@ -1,8 +1,9 @@
 """Fit the code bytes of each step (effml.program.code_bytes.CODE_BYTES) to what ``gcc -Os`` makes of random programs.
 
-    python benchmarks/calibrate_code_bytes.py [--programs 400]
+    python benchmarks/calibrate_code_bytes.py [--programs 400] [--forests]
 
-Prints the table to paste, and how far the fitted sizes are from the measured ones.
+Prints the table to paste, and how far the fitted sizes are from the measured ones. With ``--forests`` it fits the
+forests alone, all other steps at their present sizes: the code of one forest weighs as much as all of theirs together.
 """
 
 import argparse
@@ -13,11 +14,20 @@ import numpy as np
 from scipy.optimize import nnls
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # the random programs of the tests
-from common.random_programs import classifier, linear_program, tree_program
+from common.random_programs import (
+    classifier,
+    forest_program,
+    linear_program,
+    tree_program,
+    with_second_forest,
+    with_useful_splits,
+)
 
 from effml.program import deployable, generate_c
 from effml.program.buffers import INPUT_DTYPES
+from effml.program.code_bytes import CODE_BYTES
 from effml.program.compile import section_sizes
+from effml.program.steps import ForestWalk
 
 LAYOUTS = (("float", 32), ("byte", 8), ("dense", 5), ("dense", 4), ("swar", 4), ("swar", 2))
 
@@ -47,15 +57,46 @@ def random_program(rng):
     return program
 
 
+# how ranks 0 to 200 become values of each input type
+SPREAD = {
+    "uint8": lambda rank: rank.astype(np.uint8),
+    "int16": lambda rank: ((rank - 100) * 150).astype(np.int16),
+    "int32": lambda rank: (rank - 100) * np.int32(1_000_003),
+    "float32": lambda rank: ((rank - 100) * 0.37).astype(np.float32),
+}
+
+
+def random_forest_program(rng):
+    """Return a forest that a compiler cannot simplify, as a trained one is."""
+    dtype, layout = str(rng.choice(list(INPUT_DTYPES))), str(rng.choice(["table", "code"]))
+    adds, n_out = [("rows", 1), ("rows", int(rng.integers(2, 20))), ("by_tree", 6), ("votes", 6)][rng.integers(4)]
+    n_columns = int(rng.choice([8, 30, 200]))
+    sizes = [int(rng.choice([0, 15, 60, 250])) if rng.random() < 0.9 else 3 for _ in range(rng.integers(1, 12))]
+    program = forest_program(
+        rng, dtype=dtype, n_columns=n_columns, sizes=sizes, n_out=n_out, adds=adds, layout=layout, ranks=False
+    )
+    if rng.random() < 0.2:
+        program = with_second_forest(program, rng, layout=layout)
+    steps = []
+    for step in program.steps:
+        if isinstance(step, ForestWalk):
+            useful = with_useful_splits(step, rng, n_columns, 200)
+            step = useful.replace(threshold=SPREAD[dtype](useful.threshold.astype(np.int32)))
+        steps.append(step)
+    return program.replace(steps=tuple(steps))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--programs", type=int, default=400)
+    parser.add_argument("--forests", action="store_true", help="fit the forests alone")
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
     rows, measured, keys = [], [], {("frame", ""): 0}
     for _ in range(arguments.programs):
         output = str(rng.choice(["label", "label", "label", "proba"]))
-        program = random_program(rng).with_outputs(output)
+        make = random_forest_program if arguments.forests else random_program
+        program = make(rng).with_outputs(output)
         source = generate_c(program, outputs=(output,))
         measured.append(section_sizes(source)["text"] - source.constant_bytes)
         used = [("frame", "")]
@@ -69,14 +110,22 @@ def main():
         for key in used:
             design[row, keys[key]] += 1
     measured = np.array(measured, dtype=float)
-    coefficient, _ = nnls(design, measured)
+    known = np.array([CODE_BYTES["host"].get(key, 0) for key in keys], dtype=float)
+    fitted = np.array([not arguments.forests or key[0] == "forest_walk" for key in keys])
+    weight = 1 / (300 + measured)  # else the largest forests alone decide, or the smallest
+    weight = weight if arguments.forests else np.ones_like(measured)
+    coefficient = known.copy()
+    rest = measured - design[:, ~fitted] @ known[~fitted]
+    coefficient[fitted], _ = nnls(design[:, fitted] * weight[:, None], rest * weight)
     error = design @ coefficient - measured
     for key, column in sorted(keys.items()):
         count = int((design[:, column] > 0).sum())
-        print(f"        {key!r}: {round(coefficient[column])},".ljust(60), f"# {count} programs")
+        digits = 1 if design[:, column].max() > 99 else None  # of what a program holds thousands of
+        print(f"        {key!r}: {round(coefficient[column], digits)},".ljust(60), f"# {count} programs")
+    relative = (weight * np.abs(error)).sum() / (weight * measured).sum()
     print(
         f"mean code {measured.mean():.0f} bytes; error of the fit: mean |e| {np.abs(error).mean():.0f}, "
-        f"95 % within {np.quantile(np.abs(error), 0.95):.0f} bytes"
+        f"95 % within {np.quantile(np.abs(error), 0.95):.0f} bytes; relative {relative:.1%}"
     )
 
 

@@ -6,6 +6,7 @@ use. A subclass is accepted only while its `predict` / `transform` are those of 
 
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import getattr_static
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,8 @@ __all__ = [
     "to_c",
 ]
 
+_FORESTS = "effml.adapters.forests"
+_HIST = "sklearn.ensemble._hist_gradient_boosting.gradient_boosting"
 _PREPROCESSING = "effml.adapters.preprocessing"
 _TRANSFORMERS = {
     "sklearn.preprocessing._data.StandardScaler": f"{_PREPROCESSING}:scaler",
@@ -58,13 +61,27 @@ _TRANSFORMERS = {
     "effml.discretization.mdlp.MDLPDiscretizer": f"{_PREPROCESSING}:supervised_bins",
 }
 _PREDICTORS = {
+    "sklearn.ensemble._forest.ExtraTreesClassifier": f"{_FORESTS}:forest_classifier",
+    "sklearn.ensemble._forest.ExtraTreesRegressor": f"{_FORESTS}:forest_regressor",
+    "sklearn.ensemble._forest.RandomForestClassifier": f"{_FORESTS}:forest_classifier",
+    "sklearn.ensemble._forest.RandomForestRegressor": f"{_FORESTS}:forest_regressor",
+    "sklearn.ensemble._gb.GradientBoostingClassifier": f"{_FORESTS}:gradient_boosting_classifier",
+    "sklearn.ensemble._gb.GradientBoostingRegressor": f"{_FORESTS}:gradient_boosting_regressor",
+    f"{_HIST}.HistGradientBoostingClassifier": f"{_FORESTS}:hist_gradient_boosting_classifier",
+    f"{_HIST}.HistGradientBoostingRegressor": f"{_FORESTS}:hist_gradient_boosting_regressor",
     "sklearn.tree._classes.DecisionTreeClassifier": "effml.adapters.trees:decision_tree",
+    "sklearn.tree._classes.DecisionTreeRegressor": "effml.adapters.trees:decision_tree_regressor",
     "sklearn.linear_model._logistic.LogisticRegression": "effml.adapters.linear:logistic_regression",
     "sklearn.pipeline.Pipeline": "effml.export:_pipeline_predictor",
     "effml.adapters.quantized.QuantizedLinearClassifier": "effml.adapters.quantized:lower_quantized",
     "effml.bayes.classifiers.NaiveBayesClassifier": "effml.bayes.lowering:lower_classifier",
     "effml.bayes.classifiers.TANClassifier": "effml.bayes.lowering:lower_classifier",
+    "effml.forests.classifiers.DecisionSnippetClassifier": "effml.forests.lowering:lower_classifier",
+    "effml.forests.classifiers.SplittingStumpClassifier": "effml.forests.lowering:lower_classifier",
+    "effml.forests.regressor.DecisionSnippetRegressor": "effml.forests.lowering:lower_regressor",
 }
+
+_PREDICTING = ("predict", "predict_proba", "decision_function")  # scikit-learn's predict may call the others
 
 
 # -- lowering ---------------------------------------------------------------------------------------------------------
@@ -78,7 +95,8 @@ def lower(est, **options) -> Program:
     est : estimator
         Fitted. A fitted search lowers its `best_estimator_`.
     **options
-        Passed to the lowering of the final estimator, for example ``layout="swar"`` for Bayesian classifiers.
+        Passed to the lowering of the final estimator, for example ``layout="swar"`` for Bayesian classifiers,
+        ``leaf_bits=8`` or ``layout="code"`` for forests (:class:`effml.adapters.forests.Options`).
 
     Returns
     -------
@@ -148,7 +166,7 @@ def _find(table, est, methods):
         entry = table.get(f"{base.__module__}.{base.__qualname__}")
         if entry is None:
             continue
-        changed = [m for m in methods if base is not cls and getattr(cls, m, None) is not getattr(base, m, None)]
+        changed = [m for m in methods if getattr_static(cls, m, None) is not getattr_static(base, m, None)]
         if changed:
             raise LoweringError(
                 f"{cls.__name__} overrides {changed[0]} of {base.__name__}, so its Program could differ; "
@@ -170,7 +188,7 @@ def _lower_transformer(est, frame) -> Frame:
 
 
 def _lower_predictor(est, frame, **options) -> None:
-    function = _find(_PREDICTORS, est, ("predict",))
+    function = _find(_PREDICTORS, est, _PREDICTING)
     if function is None:
         raise LoweringError(
             f"{type(est).__name__} cannot be lowered; supported are "
@@ -220,7 +238,7 @@ def footprint(est, *, target: str = "host", input_dtype: str = "float32", **opti
     return footprint_of(with_input_dtype(_as_program(est, **options), input_dtype), target=target)
 
 
-def to_c(est, folder, *, name="model", input_dtype="float32", outputs=("label",), **options) -> list[Path]:
+def to_c(est, folder, *, name="model", input_dtype="float32", outputs=None, **options) -> list[Path]:
     """Write ``name.h`` and ``name.c``: C99, no heap, no libm; the same predictions as Python, bit for bit.
 
     Parameters
@@ -233,8 +251,8 @@ def to_c(est, folder, *, name="model", input_dtype="float32", outputs=("label",)
     input_dtype : {"float32", "int32", "int16", "uint8"}
         Type of the row that the C reads. An integer type is for columns that hold such integers only: there the C
         predicts what Python predicts; fractions and missing values have no place in it.
-    outputs : sequence of {"label", "score", "proba"}
-        One function each.
+    outputs : sequence of {"label", "score", "proba", "value"}, optional
+        One function each; by default the label, or the value of a regressor.
 
     Returns
     -------
@@ -246,7 +264,7 @@ def to_c(est, folder, *, name="model", input_dtype="float32", outputs=("label",)
         raise NotADirectoryError(
             f"folder={str(folder)!r} is a file; give a folder, which is made when it does not exist"
         )
-    source = generate_c(program, name, outputs=outputs)
+    source = generate_c(program, name, outputs=outputs or (program.main_output,))
     return write_files(folder, {f"{name}.h": source.header, f"{name}.c": source.source})
 
 
@@ -284,9 +302,10 @@ class Agreement:
     ----------
     n_rows : int
     n_equal : int
-        Rows whose C label is the estimator's label for the row as the device sees it (float32, or the integers).
+        Rows whose C label is the estimator's label for the row as the device sees it (float32, or the integers). For a
+        regressor: rows whose values lie within the proven bound of each other, `Output.tolerance`.
     n_cast_changes : int
-        Rows whose Python label itself changes when X is cast to the device's input type.
+        Rows whose Python label (or value) itself changes when X is cast to the device's input type.
     different : int array
         The rows that make up the difference, for a look.
     """
@@ -319,28 +338,33 @@ class CompiledModel:
         return self.compiled.program.encode(X)
 
     def predict(self, X) -> np.ndarray:
-        """Return the class labels, shape (n_rows,), of the same X that the estimator takes."""
-        return np.asarray(self.program.classes)[self.compiled.run(self._rows(X), "label")[:, 0]]
+        """Return class labels, or float32 values of a regressor, shape (n_rows,), of the X that the estimator takes."""
+        result = self.compiled.run(self._rows(X), self.program.main_output)[:, 0]
+        return result if self.program.classes is None else np.asarray(self.program.classes)[result]
 
     def predict_proba(self, X) -> np.ndarray:
         """Return the class probabilities, float32, shape (n_rows, n_classes)."""
+        if "proba" not in self.program.outputs:
+            raise AttributeError(f"{type(self.estimator).__name__} gives no probabilities")
         return self.compiled.run(self._rows(X), "proba")
 
     @property
     def flash_bytes(self) -> int:
-        """Measured bytes of code, tables and initialised data of the label function, compiled with -Os."""
+        """Measured bytes of code, tables and initialised data of the predict function, compiled with -Os."""
         sizes = self.compiled.section_sizes()
         return sizes["text"] + sizes["data"]
 
     def agreement(self, X) -> Agreement:
-        """Compare the labels of C and estimator on every row of X."""
-        rows = self._rows(X)
-        seen = _as_seen(X, self.input_dtype)
-        python = np.asarray(self.estimator.predict(seen))
-        labels = np.asarray(self.program.classes)[self.compiled.run(rows, "label")[:, 0]]
-        different = np.flatnonzero(labels != python)
+        """Compare the labels (or values) of C and estimator on every row of X."""
+        python = np.asarray(self.estimator.predict(_as_seen(X, self.input_dtype)))
+        found = self.predict(X)
+        if self.program.classes is not None:
+            different = np.flatnonzero(found != python)
+        else:
+            tolerance = self.program.outputs["value"].tolerance or 0.0
+            different = np.flatnonzero(~(np.abs(found.astype(np.float64) - python) <= tolerance))
         changed = np.asarray(self.estimator.predict(X)) != python
-        return Agreement(len(rows), len(rows) - len(different), int(changed.sum()), different)
+        return Agreement(len(found), len(found) - len(different), int(changed.sum()), different)
 
     def n_cast_changes(self, X) -> int:
         """Return on how many rows the cast to the device's input type alone changes the Python label."""
@@ -425,7 +449,7 @@ def _check(est, path, rows, *, final):
         _check(inner, path, rows, final=True)
         return
     try:
-        function = _find(_PREDICTORS if final else _TRANSFORMERS, est, ("predict",) if final else ("transform",))
+        function = _find(_PREDICTORS if final else _TRANSFORMERS, est, _PREDICTING if final else ("transform",))
     except LoweringError as error:
         rows.append(ExportRow(name, "unsupported", str(error)))
         return

@@ -20,9 +20,9 @@ __all__ = ["TRUSTED_TYPES", "load_model", "save_model", "saved_input_dtype"]
 _ABOUT = "effml.json"  # our member of the zip, beside skops' own: {"input_dtype": ...}
 _INPUT_DTYPES = ("float32", "int32", "int16", "uint8")
 
-_STEPS = ("binning.Bin", "linear.Affine", "linear.Dense", "linear.QuantizeInput", "lookup.LookupSum")
-_STEPS += ("outputs.ArgBest", "outputs.Gather", "outputs.Positive", "outputs.Select", "outputs.Softmax")
-_STEPS += ("trees.TreeWalk",)
+_STEPS = ("binning.Bin", "forests.ForestWalk", "linear.Affine", "linear.Dense", "linear.QuantizeInput")
+_STEPS += ("lookup.LookupSum", "outputs.ArgBest", "outputs.Gather", "outputs.Positive", "outputs.Select")
+_STEPS += ("outputs.Softmax", "trees.TreeWalk")
 
 TRUSTED_TYPES = frozenset(
     {
@@ -31,6 +31,12 @@ TRUSTED_TYPES = frozenset(
         "effml.bayes.classifiers.TANClassifier",
         "effml.discretization.bottleneck.BottleneckDiscretizer",
         "effml.discretization.mdlp.MDLPDiscretizer",
+        "effml._trees.Trees",
+        "effml.forests.classifiers.DecisionSnippetClassifier",
+        "effml.forests.classifiers.SplittingStumpClassifier",
+        "effml.forests.mining.Snippets",
+        "effml.forests.regressor.DecisionSnippetRegressor",
+        "effml.forests.transformer.DecisionSnippetTransformer",
         "effml.program.buffers.Buffer",
         "effml.program.buffers.InputSpec",
         "effml.program.buffers.Output",

@@ -81,7 +81,7 @@ def _steps_of(program):
     steps = Table("step", "writes", "holds", box=box.SIMPLE)
     for header in ("parameters", "bits", "operations"):
         steps.add_column(header, justify="right")
-    for step in deployable(program.with_outputs("label")).steps:  # what is priced and printed as C
+    for step in deployable(program.with_outputs(program.main_output)).steps:  # what is priced and printed as C
         cost = step.cost()
         cells = (type(step).__name__, f"{step.output.name}: {step.output.dtype}[{step.output.size}]", step.describe())
         amounts = (f"{n:,}" for n in (cost.n_parameters, cost.bits, sum(cost.operations.values())))

@@ -70,12 +70,18 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Output:
-    """One named result: `value = (buffer - zero_point) * scale`."""
+    """One named result: `value = (buffer - zero_point) * scale`.
+
+    `tolerance` is the proven bound on how far a number may lie from the estimator's; for a label, below which lead of
+    the best class over the next (in mean probability, or in raw score) it may be another one. 0 where all are equal,
+    None where nothing is proven.
+    """
 
     buffer: str
     scale: float = 1.0
     zero_point: float = 0.0
     names: tuple = field(default=())
+    tolerance: float | None = None
 
 
 def smallest_unsigned(largest: int) -> str:

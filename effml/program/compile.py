@@ -138,7 +138,7 @@ class CompiledProgram:
     def section_sizes(self, *, outputs=None, compiler=None, flags=("-Os",)) -> dict[str, int]:
         """Return the measured text, data and bss bytes of the C that ships (by default: the label alone)."""
         if outputs is None:
-            outputs = ("label",) if "label" in self.program.outputs else self.outputs[:1]
+            outputs = (self.program.main_output,)
         source = generate_c(self.program, outputs=outputs)
         return section_sizes(source, compiler=compiler, flags=flags)
 

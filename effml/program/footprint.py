@@ -65,7 +65,7 @@ def footprint_of(program: Program, *, target: str = "host", outputs=None) -> Foo
     if target not in TARGETS:
         raise ValueError(f"target={target!r} must be one of {list(TARGETS)}")
     if outputs is None:
-        outputs = ("label",) if "label" in program.outputs else tuple(program.outputs)[:1]
+        outputs = (program.main_output,)
     ready = deployable(program.with_outputs(*outputs))
     costs = [step.cost() for step in ready.steps]
     code = code_bytes(program, outputs, target)

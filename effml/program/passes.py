@@ -4,7 +4,8 @@ import numpy as np
 
 from effml.program.buffers import RAW
 from effml.program.program import Program
-from effml.program.steps import Bin, Gather, LookupSum, TreeWalk
+from effml.program.ranking import forests_on_integers, without_decided_splits
+from effml.program.steps import Bin, ForestWalk, Gather, LookupSum, TreeWalk
 
 __all__ = ["deployable", "drop_range_checks", "fold_leaves", "integer_threshold", "with_input_dtype"]
 
@@ -29,8 +30,11 @@ def with_input_dtype(program: Program, dtype: str) -> Program:
             step = _integer_bin(step, np.dtype(dtype))
         elif RAW in step.inputs and isinstance(step, TreeWalk):
             step = _integer_tree(step, np.dtype(dtype))
+        elif RAW in step.inputs and isinstance(step, ForestWalk):
+            step = without_decided_splits(step, step.feature, integer_threshold(step.threshold, dtype), np.dtype(dtype))
         steps.append(step)
-    return program.replace(steps=tuple(steps), input_dtype=dtype)
+    kept = frozenset(output.buffer for output in program.outputs.values())
+    return program.replace(steps=tuple(forests_on_integers(steps, kept)), input_dtype=dtype)
 
 
 def integer_threshold(thresholds, dtype) -> np.ndarray:

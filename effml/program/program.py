@@ -117,6 +117,11 @@ class Program:
     def replace(self, **changes) -> "Program":
         return dataclasses.replace(self, **changes)
 
+    @property
+    def main_output(self) -> str:
+        """What `predict` gives: "label" of a classifier, else the first output ("value" of a regressor)."""
+        return "label" if "label" in self.outputs else next(iter(self.outputs))
+
     def with_outputs(self, *names: str) -> "Program":
         """Return the program that computes only these outputs, without the steps they do not need."""
         unknown = [name for name in names if name not in self.outputs]

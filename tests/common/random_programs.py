@@ -3,12 +3,13 @@
 import numpy as np
 
 from effml.program import Buffer, InputSpec, Output, Program
-from effml.program.buffers import INPUT_DTYPES, smallest_unsigned
+from effml.program.buffers import DTYPES, INPUT_DTYPES, smallest_unsigned
 from effml.program.steps import (
     Affine,
     ArgBest,
     Bin,
     Dense,
+    ForestWalk,
     Gather,
     LookupSum,
     Positive,
@@ -155,6 +156,121 @@ def tree_program(rng, *, dtype, n_columns, n_splits, n_out):
         outputs={"label": Output("label"), "proba": Output("proba")},
         classes=tuple(range(n_out)),
     )
+
+
+def random_forest(rng, source, sizes, n_out, *, adds="rows", values="int8", layout="table", largest=None):
+    """Return a ForestWalk that reads a buffer.
+
+    Parameters
+    ----------
+    source : Buffer
+    sizes : sequence of int
+        Splits of each tree.
+    adds : {"rows", "by_tree", "votes"}
+        A leaf adds a row of values, a number to its tree's output, or 1 to an output.
+    values : {"int8", "int16", "int32"}
+    largest : int, optional
+        Largest threshold of an integer buffer.
+    """
+    dtype = DTYPES[source.dtype]
+    trees = [random_tree(rng, source.size, dtype if dtype.kind == "f" else "int32", size)[0] for size in sizes]
+    n_splits, n_leaves = sum(sizes), sum(sizes) + len(sizes)
+    splits = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    leaves = splits + np.arange(len(sizes) + 1)
+    children = [np.where(t.children < 0, t.children - leaves[i], t.children + splits[i]) for i, t in enumerate(trees)]
+    if dtype.kind == "f":
+        threshold = np.concatenate([*(tree.threshold for tree in trees), np.empty(0, dtype)])
+        threshold[rng.random(n_splits) < 0.05] = np.inf
+        threshold[rng.random(n_splits) < 0.05] = -np.inf
+    else:
+        info = np.iinfo(dtype)
+        top = info.max if largest is None else largest
+        threshold = rng.integers(max(info.min, -top), top + 1, size=n_splits).astype(dtype)
+    bound = np.iinfo(values).max
+    bound = bound if values != "int32" else bound // (len(sizes) + 1)
+    if adds == "by_tree":
+        table = np.zeros((n_leaves, n_out), dtype=values)
+        output = np.repeat(rng.integers(0, n_out, size=len(sizes)), np.asarray(sizes, dtype=int) + 1)
+        table[np.arange(n_leaves), output] = rng.integers(-bound, bound + 1, size=n_leaves)
+        leaf = np.arange(n_leaves)
+    else:
+        table = rng.integers(-bound, bound + 1, size=(max(n_leaves // 2, 1), n_out)).astype(values)
+        leaf = rng.integers(0, n_out if adds == "votes" else len(table), size=n_leaves)
+    return ForestWalk(
+        inputs=(source.name,),
+        output=Buffer("sums", "i32", n_out),
+        feature=np.concatenate([*(tree.feature for tree in trees), np.empty(0, int)]).astype(int),
+        threshold=threshold,
+        children=np.concatenate([*children, np.empty((0, 2), int)]).astype(int),
+        roots=np.where(np.asarray(sizes, dtype=int) > 0, splits[:-1], ~leaves[:-1]),
+        missing_right=np.concatenate([*(tree.missing_right for tree in trees), np.empty(0, bool)]).astype(bool),
+        leaf=leaf,
+        values=None if adds == "votes" else table,
+        start=rng.integers(-1000, 1000, size=n_out).astype(np.int32),
+        votes=adds == "votes",
+        layout=layout,
+    )
+
+
+def with_useful_splits(step, rng, n_columns, largest):
+    """Return a forest of ranks 0 to `largest` in which every split divides the values that can reach it.
+
+    A compiler removes tests whose answer is known, which a trained forest has none of.
+    """
+    feature, threshold = step.feature.copy(), step.threshold.copy()
+    low, high = np.zeros((len(feature), n_columns), dtype=int), np.full((len(feature), n_columns), largest)
+    for node, (left, right) in enumerate(step.children):
+        column = int(rng.choice(np.flatnonzero(high[node] > low[node])))
+        cut = int(rng.integers(low[node, column], high[node, column]))
+        feature[node], threshold[node] = column, cut
+        for child in (left, right):
+            if child >= 0:
+                low[child], high[child] = low[node], high[node]
+        if left >= 0:
+            high[left, column] = cut
+        if right >= 0:
+            low[right, column] = cut + 1
+    return step.replace(feature=feature, threshold=threshold)
+
+
+def forest_program(rng, *, dtype, n_columns, sizes, n_out, adds="rows", values="int8", layout="table", ranks=True):
+    """Return forest -> best class (or sign) and probabilities, on the raw row or on the ranks of a Bin."""
+    steps, source = [], Buffer("x", INPUT_DTYPES[dtype], n_columns)
+    if ranks:
+        steps.append(random_bin(rng, n_columns, dtype, plain=True))
+        source = steps[0].output
+    options = {"adds": adds, "values": values, "layout": layout, "largest": 6 if ranks else None}
+    steps.append(random_forest(rng, source, sizes, n_out, **options))
+    best = ArgBest(inputs=("sums",), output=Buffer("label", "u8", 1), n_inputs=n_out)
+    if n_out == 1:
+        best = Positive(inputs=("sums",), output=Buffer("label", "u8", 1))
+    n_proba = max(n_out, 2)
+    scaled = Affine(
+        inputs=("sums",),
+        output=Buffer("scaled", "f32", n_proba),
+        scale=np.linspace(0, 1e-3, n_proba).astype(np.float32),
+        offset=np.zeros(n_proba, np.float32),
+        broadcast=n_out == 1,
+    )
+    proba = Softmax(inputs=("scaled",), output=Buffer("proba", "f32", n_proba))
+    return Program(
+        inputs=inputs(n_columns),
+        input_dtype=dtype,
+        steps=(*steps, best, scaled, proba),
+        outputs={"label": Output("label"), "score": Output("sums"), "proba": Output("proba")},
+        classes=tuple(range(n_proba)),
+    )
+
+
+def with_second_forest(program, rng, *, layout):
+    """Return a forest program whose sums go on through a second forest."""
+    position = next(k for k, step in enumerate(program.steps) if isinstance(step, ForestWalk))
+    first, after = program.steps[position], program.steps[position + 1 :]
+    source = program.buffers[first.inputs[0]]
+    second = random_forest(rng, source, (4, 0, 9), first.output.size, layout=layout)
+    second = second.replace(inputs=(source.name, "first"))
+    first = first.replace(output=Buffer("first", "i32", first.output.size))
+    return program.replace(steps=(*program.steps[:position], first, second, *after))
 
 
 def linear_program(rng, *, dtype, n_columns, n_out, integer):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from common.c_proof import assert_c_equals_run, compiles_everywhere, hostile_rows, sanitized_outputs
-from common.random_programs import classifier, linear_program, tree_program
+from common.random_programs import classifier, forest_program, linear_program, tree_program
 
 from effml.program import with_input_dtype
 from effml.program.buffers import INPUT_DTYPES
@@ -89,6 +89,8 @@ def _all_kinds(rng):
             for parents in (False, True):
                 yield classifier(rng, dtype=dtype, n_columns=9, n_out=5, n_bits=n_bits, layout=layout, parents=parents)
         yield tree_program(rng, dtype=dtype, n_columns=4, n_splits=20, n_out=3)
+        for layout in ("table", "code"):
+            yield forest_program(rng, dtype=dtype, n_columns=4, sizes=(20, 0, 7), n_out=3, layout=layout)
         for integer in (False, True):
             yield linear_program(rng, dtype=dtype, n_columns=5, n_out=3, integer=integer)
             yield linear_program(rng, dtype=dtype, n_columns=5, n_out=1, integer=integer)

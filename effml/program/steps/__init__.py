@@ -2,18 +2,21 @@
 
 from effml.program.steps.base import STEP_TYPES, Cost, Step
 from effml.program.steps.binning import Bin
+from effml.program.steps.forests import FOREST_LAYOUTS, ForestWalk
 from effml.program.steps.linear import Affine, Dense, QuantizeInput
 from effml.program.steps.lookup import LookupSum, choose_layout
 from effml.program.steps.outputs import ArgBest, Gather, Positive, Select, Softmax
 from effml.program.steps.trees import TreeWalk
 
 __all__ = [
+    "FOREST_LAYOUTS",
     "STEP_TYPES",
     "Affine",
     "ArgBest",
     "Bin",
     "Cost",
     "Dense",
+    "ForestWalk",
     "Gather",
     "LookupSum",
     "Positive",

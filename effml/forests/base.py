@@ -1,0 +1,224 @@
+"""What the models over decision snippets share: mining, choice within a budget, integer sums."""
+
+from abc import abstractmethod
+from numbers import Integral, Real
+
+import numpy as np
+from joblib import effective_n_jobs
+from sklearn.base import BaseEstimator
+from sklearn.model_selection import train_test_split
+from sklearn.utils import _safe_indexing, check_consistent_length, get_tags
+from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils.validation import check_random_state, column_or_1d, validate_data
+
+from effml._columns import as_table
+from effml._validation import check_weights
+from effml.forests.exits import exit_codes
+from effml.forests.mining import MAX_SIZE
+from effml.forests.selection import Model, select, weigh_all
+from effml.forests.transformer import DecisionSnippetTransformer
+from effml.forests.weights import ExitValues
+
+__all__ = ["SnippetModel"]
+
+_CV_SUPPORTS = (2, 3, 5, 8, 13, 21)
+_MIN_SAMPLES_LEAF = 5  # of the default forest
+_FEW_ROWS = 20  # fewer are not split
+
+
+class SnippetModel(BaseEstimator):
+    """Base of the classifiers and the regressor over decision snippets."""
+
+    _parameter_constraints = {  # noqa: RUF012 - scikit-learn's own form
+        "forest": [HasMethods("fit"), None],
+        "linear_model": [HasMethods(["fit", "predict"]), None],
+        "budget_bytes": [Interval(Integral, 1, None, closed="left"), None],
+        "n_estimators": [Interval(Integral, 1, None, closed="left")],
+        "max_depth": [Interval(Integral, 1, None, closed="left"), None],
+        "max_pattern_size": [Interval(Integral, 1, MAX_SIZE, closed="both")],
+        "min_support": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(Real, 0, 1, closed="neither"),
+            StrOptions({"cv"}),
+        ],
+        "min_balance": [Interval(Real, 0, 0.5, closed="both")],
+        "threshold_merge": [Interval(Real, 0, 1, closed="left"), None],
+        "n_cuts": [Interval(Integral, 1, None, closed="left"), None],
+        "cuts": [StrOptions({"merge", "quantiles"})],
+        "pattern_filter": [StrOptions({"closed", "maximal"}), None],
+        "weight_bits": [Options(Integral, {8, 16})],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "categorical_features": ["array-like", StrOptions({"from_dtype"}), None],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        forest=None,
+        *,
+        linear_model=None,
+        budget_bytes=None,
+        n_estimators=50,
+        max_depth=8,
+        max_pattern_size=3,
+        min_support=2,
+        min_balance=0.0,
+        threshold_merge=None,
+        n_cuts=31,
+        cuts="quantiles",
+        pattern_filter=None,
+        weight_bits=8,
+        validation_fraction=0.2,
+        categorical_features="from_dtype",
+        n_jobs=None,
+        random_state=None,
+        verbose=False,
+    ):
+        self.forest = forest
+        self.linear_model = linear_model
+        self.budget_bytes = budget_bytes
+        self.n_estimators = n_estimators
+        self.max_depth = max_depth
+        self.max_pattern_size = max_pattern_size
+        self.min_support = min_support
+        self.min_balance = min_balance
+        self.threshold_merge = threshold_merge
+        self.n_cuts = n_cuts
+        self.cuts = cuts
+        self.pattern_filter = pattern_filter
+        self.weight_bits = weight_bits
+        self.validation_fraction = validation_fraction
+        self.categorical_features = categorical_features
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @abstractmethod
+    def _default_forest(self):
+        """Return the class of the forest if `forest` is None."""
+
+    # -- fitting ------------------------------------------------------------------------------------------------------
+
+    def _checked(self, X, y, sample_weight):
+        """Return X, y and weights (or None) without the rows of weight 0."""
+        X = as_table(X)
+        validate_data(self, X, y, skip_check_array=True)
+        check_consistent_length(X, y)
+        y = column_or_1d(y, warn=True)
+        if not len(y):
+            raise ValueError("X and y have no rows: found 0 sample(s) while a minimum of 1 is required")
+        weights = check_weights(sample_weight, X)
+        if weights is not None:
+            kept = np.flatnonzero(weights)
+            X, y, weights = _safe_indexing(X, kept), y[kept], weights[kept]
+        return X, y, weights
+
+    def _fit_snippets(self, X, y, task, classes=None):
+        """Mine, choose and weigh snippets; `y` is what the forest learns."""
+        random_state = check_random_state(self.random_state)
+        mined = self._transformer(random_state).fit(X, y, task.weights)
+        codes, best = mined.transform(X), None
+        train, held_out = self._split(len(codes), classes, random_state)
+        for support in self._supports(mined):
+            n_kept = max(1, int((mined.snippets_.support >= support).sum()))  # they come by falling support
+            snippets, part = mined.snippets_.subset(np.arange(n_kept)), codes[:, :n_kept]
+            found = self._choose(mined, snippets, part, task, train, held_out)
+            if self.verbose:
+                print(f"min_support = {support}: {len(found.snippets)} snippets, score = {found.score:.4f}")
+            if best is None or found.score > best[0].score:
+                best = found, support
+        found, self.min_support_ = best
+        self.transformer_, self.validation_score_, self.linear_model_ = mined, found.score, found.linear_model
+        self._keep(mined.snippets_.subset(found.snippets), found.values)
+        return self
+
+    def _transformer(self, random_state):
+        forest = self.forest
+        if forest is None:
+            forest = self._default_forest()(
+                self.n_estimators,
+                max_depth=self.max_depth,
+                min_samples_leaf=_MIN_SAMPLES_LEAF,
+                n_jobs=self.n_jobs,
+                random_state=random_state.randint(2**31 - 1),
+            )
+        return DecisionSnippetTransformer(
+            forest,
+            max_pattern_size=self.max_pattern_size,
+            min_support=_CV_SUPPORTS[0] if self.min_support == "cv" else self.min_support,
+            min_balance=self.min_balance,
+            threshold_merge=self.threshold_merge,
+            n_cuts=self.n_cuts,
+            cuts=self.cuts,
+            pattern_filter=self.pattern_filter,
+            output="codes",
+            categorical_features=self.categorical_features,
+            n_jobs=self.n_jobs,
+        )
+
+    def _supports(self, mined):
+        if self.min_support != "cv":
+            return [mined.min_support_]
+        highest = int(mined.snippets_.support[0])
+        return [s for s in _CV_SUPPORTS if s <= highest] or [highest]
+
+    def _split(self, n_rows, classes, random_state):
+        """Return training and held-out rows, each with every class; all rows twice where there are too few."""
+        rows, seed = np.arange(n_rows), random_state.randint(2**31 - 1)
+        n_held_out = max(1, round(self.validation_fraction * n_rows))
+        if n_rows < _FEW_ROWS:
+            return rows, rows
+        if classes is not None:
+            counts = np.bincount(classes)
+            if counts.min() < 2 or min(n_held_out, n_rows - n_held_out) < len(counts):
+                return rows, rows
+        train, held_out = train_test_split(rows, test_size=n_held_out, random_state=seed, stratify=classes)
+        return train, held_out
+
+    def _choose(self, mined, snippets, codes, task, train, held_out) -> Model:
+        if self.budget_bytes is None:
+            return weigh_all(codes, snippets.n_exits, task, train, held_out)
+        probe = self._probe(mined)
+        measure = lambda numbers, values: probe(snippets.subset(numbers), values)  # noqa: E731
+        given = {"budget_bytes": self.budget_bytes, "measure": measure, "train": train, "held_out": held_out}
+        return select(codes, snippets.n_exits, task, **given)
+
+    def _probe(self, mined):
+        """Return a function of (snippets, values) that gives the flash bytes of such a model."""
+        from effml.export import footprint
+
+        model = type(self)()
+        vars(model).update({name: value for name, value in vars(self).items() if name.endswith("_")})
+        model.transformer_ = mined
+
+        def flash(snippets, values):
+            model._keep(snippets, values)
+            return footprint(model).flash_bytes
+
+        return flash
+
+    def _keep(self, snippets, values):
+        self.snippets_, self.n_snippets_ = snippets, len(snippets)
+        self.exit_values_, self.intercept_, self.exponent_ = values.values, values.intercept, values.exponent
+
+    # -- prediction ---------------------------------------------------------------------------------------------------
+
+    def _sums(self, X):
+        """Return the integer sums, int64 (n_rows, n_outputs)."""
+        X = as_table(X)
+        validate_data(self, X, reset=False, skip_check_array=True)
+        matrix = self.transformer_._matrix(X)
+        codes = exit_codes(self.snippets_, matrix, n_threads=effective_n_jobs(self.n_jobs))
+        values = ExitValues(self.exit_values_, self.intercept_, self.exponent_)
+        return values.sums(codes, self.snippets_.n_exits)
+
+    def _scores(self, X):
+        return np.ldexp(self._sums(X).astype(np.float64), -self.exponent_)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.forest is None or get_tags(self.forest).input_tags.allow_nan
+        tags.input_tags.categorical = True
+        return tags

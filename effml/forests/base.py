@@ -10,6 +10,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing, check_consistent_length, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.validation import check_random_state, column_or_1d, validate_data
+from threadpoolctl import threadpool_limits
 
 from effml._columns import as_table
 from effml._validation import check_weights
@@ -124,7 +125,8 @@ class SnippetModel(BaseEstimator):
         for support in self._supports(mined):
             n_kept = max(1, int((mined.snippets_.support >= support).sum()))  # they come by falling support
             snippets, part = mined.snippets_.subset(np.arange(n_kept)), codes[:, :n_kept]
-            found = self._choose(mined, snippets, part, task, train, held_out)
+            with threadpool_limits(1, user_api="blas"):  # products are short: threads would only wait for each other
+                found = self._choose(mined, snippets, part, task, train, held_out)
             if self.verbose:
                 print(f"min_support = {support}: {len(found.snippets)} snippets, score = {found.score:.4f}")
             if best is None or found.score > best[0].score:

@@ -133,7 +133,7 @@ class DecisionSnippetClassifier(ClassifierMixin, SnippetModel):
 
         linear_model = self.linear_model
         if linear_model is None and self.budget_bytes is None:
-            linear_model = LogisticRegression(max_iter=1000)
+            linear_model = LogisticRegression(max_iter=1000, tol=1e-3)
         task = Task(
             loss="logistic" if n_classes == 2 else "multinomial",
             target=target[:, 1:] if n_classes == 2 else target,

@@ -1,8 +1,8 @@
 """Which snippets to keep, and with which weights, so that the model fits a budget of bytes.
 
-A group lasso over the snippets' exits, whose penalty on a snippet grows with the root of its bytes, gives a path from
-few snippets to many. Of the models on it that fit the budget, each also with its weights fitted again under a smaller
-penalty, the one that does best on held-out rows is taken and its weights are fitted to all rows.
+A group lasso over the snippets' exits, whose penalty on a snippet grows with its bytes or with their root, gives a path
+from few snippets to many. Of the largest models on it that fit the budget, each also with its weights fitted again
+under a smaller penalty, the one that does best on held-out rows is taken and its weights are fitted to all rows.
 """
 
 from collections.abc import Callable
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from effml.forests.exits import one_hot
-from effml.forests.group_lasso import LOSSES, PathPoint, group_lasso_path, largest_penalty, refit
+from effml.forests.group_lasso import PathPoint, Problem, group_lasso_path, largest_penalty, refit
 from effml.forests.weights import ExitValues, exit_values, fit_linear_model
 
 __all__ = ["Model", "Task", "select", "weigh_all"]
 
 _PENALTIES = np.geomspace(0.6, 1e-3, 30)  # of the largest useful one
 _RELAXED = (1.0, 0.1)  # penalty of the final weights, as a share of the one that chose the snippets
-_MAX_ROWS = 8_000  # that choose the snippets; all rows fit the final weights
-_MAX_COLUMNS = 3000
+_MAX_ROWS = 6_000  # that choose the snippets; all rows fit the final weights
+_MAX_EXITS = 5000
 _TRIED_POINTS = 6  # the largest models that fit
 _OVERSHOOT = 1.3  # how far past the budget the path goes before it stops
 _SPLIT_BYTES = 3.0
+_COST_EXPONENTS = (0.5, 1.0)  # of a snippet's bytes: the root prefers larger snippets; data decide
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,19 @@ class Task:
     weight_bits: int
     score: Callable
 
-    def rows(self, rows) -> tuple:
-        """Return the target and the weights of some rows."""
-        return self.target[rows], None if self.weights is None else self.weights[rows]
+    def problem(self, codes, n_exits, cost, rows) -> Problem:
+        """Return the group lasso over some rows."""
+        weights = None if self.weights is None else self.weights[rows]
+        return Problem(codes[rows], n_exits, self.target[rows], cost, self.loss, weights)
+
+    def fit_linear_model(self, codes, n_exits, rows):
+        """Return (integer values, fitted linear model)."""
+        weights = None if self.weights is None else self.weights[rows]
+        n_outputs = self.target.shape[1]
+        fitted, coef, intercept = fit_linear_model(
+            self.linear_model, codes[rows], n_exits, self.y[rows], n_outputs, weights
+        )
+        return exit_values(coef, intercept, n_exits, self.weight_bits), fitted
 
 
 @dataclass(frozen=True)
@@ -90,65 +100,61 @@ def select(codes, n_exits, task, *, budget_bytes, measure, train, held_out) -> M
     ValueError
         If not even the model without snippets fits the budget.
     """
-    return _Selection(codes, np.asarray(n_exits), task, budget_bytes, measure, train, held_out).run()
+    n_kept = max(1, int(np.searchsorted(np.cumsum(n_exits), _MAX_EXITS, side="right")))
+    selection = _Selection(codes[:, :n_kept], n_exits[:n_kept], task, budget_bytes, measure, train, held_out)
+    return selection.run()
+
+
+def weigh_all(codes, n_exits, task, train, held_out) -> Model:
+    """Weigh every snippet by the linear model of the task, scored on the held-out rows, then fitted to all."""
+    values, _ = task.fit_linear_model(codes, n_exits, train)
+    score = task.score(values.scores(codes[held_out], n_exits), held_out)
+    values, fitted = task.fit_linear_model(codes, n_exits, np.arange(len(codes)))
+    return Model(np.arange(len(n_exits)), values, score, fitted)
 
 
 class _Selection:
     def __init__(self, codes, n_exits, task, budget_bytes, measure, train, held_out):
-        n_kept = int(np.searchsorted(np.cumsum(n_exits - 1), _MAX_COLUMNS, side="right"))
-        self.codes, self.n_exits, self.task = codes[:, :n_kept], n_exits[:n_kept], task
-        self.budget_bytes, self.measure, self.train, self.held_out = budget_bytes, measure, train, held_out
-        self.groups = np.repeat(np.arange(n_kept), self.n_exits - 1)
+        self.codes, self.n_exits, self.task = codes, n_exits, task
+        self.budget_bytes, self.measure, self.train, self.held_out = budget_bytes, measure, train[:_MAX_ROWS], held_out
         n_outputs = task.target.shape[1]
-        # a split and its share of the values, relative to a stump of one output
-        n_values = self.n_exits - (n_outputs > 1)
-        self.cost = np.sqrt((self.n_exits - 1) * _SPLIT_BYTES + n_values * n_outputs * task.weight_bits / 8)
-        self.cost /= np.sqrt(_SPLIT_BYTES + 2)
+        # a split and its share of the values
+        n_values = n_exits - (n_outputs > 1)
+        self.n_bytes = (n_exits - 1) * _SPLIT_BYTES + n_values * n_outputs * task.weight_bits / 8
 
     def run(self) -> Model:
-        best, best_point, points = None, None, list(self._points())
-        for point in points[-_TRIED_POINTS:]:
-            for model, share in self._weighted(point):
-                if best is None or model.score > best.score:
-                    best, best_point = model, (point, share)
+        best, chosen = None, None
+        for exponent in _COST_EXPONENTS:
+            self.cost = (self.n_bytes / self.n_bytes.min(initial=np.inf)) ** exponent
+            self.problem = self.task.problem(self.codes, self.n_exits, self.cost, self.train)
+            for point in list(self._points())[-_TRIED_POINTS:]:
+                for model, share in self._weighted(point):
+                    if best is None or model.score > best.score:
+                        best, chosen = model, (point, share, self.cost)
         if best is None:
             raise ValueError(
-                f"budget_bytes={self.budget_bytes} is less than the {self._smallest_bytes()} bytes of a model without "
-                "any snippet; give more"
+                f"budget_bytes={self.budget_bytes} is less than the {self._bytes(self.problem.empty())} bytes of a "
+                "model without any snippet; give more"
             )
-        return self._on_all_rows(*best_point, best.score)
+        return self._on_all_rows(*chosen, best.score)
 
     # -- candidates ---------------------------------------------------------------------------------------------------
 
     def _points(self):
-        """Yield the points of the path that fit, then the first one that does not, cut down until it does."""
-        Z = self._columns(self.train[:_MAX_ROWS])
-        target, weights = self.task.rows(self.train[:_MAX_ROWS])
-        arguments = (Z, target, self.groups, self.cost, self.task.loss)
-        if not len(self.n_exits):
-            yield self._without_snippets()
-            return
-        penalties = largest_penalty(*arguments, weights) * _PENALTIES
-        for point in group_lasso_path(*arguments, penalties, weights):
-            bytes_ = self._bytes(point)
-            if bytes_ <= self.budget_bytes:
+        """Yield the empty model, then those of the path that fit, and larger ones cut down until they do."""
+        yield self.problem.empty()
+        for point in group_lasso_path(self.problem, largest_penalty(self.problem) * _PENALTIES):
+            n_bytes = self._bytes(point)
+            if n_bytes <= self.budget_bytes:
                 yield point
-            elif bytes_ <= _OVERSHOOT * self.budget_bytes:
-                yield from self._cut_down(point)
-            else:
-                yield from self._cut_down(point)
+                continue
+            yield from self._cut_down(point)
+            if n_bytes > _OVERSHOOT * self.budget_bytes:
                 return
-
-    def _without_snippets(self):
-        target, weights = self.task.rows(self.train)
-        coef = np.zeros((len(self.groups), target.shape[1]), dtype=np.float32)
-        start = LOSSES[self.task.loss].start(np.average(target, axis=0, weights=weights))
-        return PathPoint(0.0, coef, start, np.zeros(len(self.n_exits), dtype=bool))
 
     def _cut_down(self, point):
         """Yield the point with as many of its snippets, the weightiest for their bytes first, as fit."""
-        norms = np.sqrt(np.bincount(self.groups, (point.coef**2).sum(axis=1), minlength=len(self.cost))) / self.cost
-        order = np.argsort(-norms, kind="stable")[: point.used.sum()]
+        order = np.argsort(-self.problem.lengths(point.coef) / self.cost, kind="stable")[: point.used.sum()]
         low, high = 0, len(order)
         while low + 1 < high:
             middle = (low + high) // 2
@@ -162,70 +168,41 @@ class _Selection:
     def _restricted(self, point, snippets):
         used = np.zeros_like(point.used)
         used[snippets] = True
-        return PathPoint(point.penalty, np.where(used[self.groups, None], point.coef, 0), point.intercept, used)
+        coef = np.where(self.problem.exits_of(snippets)[:, None], point.coef, np.float32(0))
+        return PathPoint(point.penalty, coef, point.intercept, used)
 
     def _weighted(self, point):
-        """Yield (model, share) for each way to weight the snippets of a point, scored on the held-out rows."""
+        """Yield (model, share) for each way to weigh the snippets of a point, scored on the held-out rows."""
         numbers = np.flatnonzero(point.used)
         codes = self.codes[np.ix_(self.held_out, numbers)]
         for share in (None,) if self.task.linear_model is not None else _RELAXED:
-            values, fitted = self._values(point, share, self.train[:_MAX_ROWS])
+            values, fitted = self._values(point, share, self.problem, self.train)
             if self.measure(numbers, values) <= self.budget_bytes:
                 score = self.task.score(values.scores(codes, self.n_exits[numbers]), self.held_out)
                 yield Model(numbers, values, score, fitted), share
 
-    def _on_all_rows(self, point, share, score) -> Model:
-        numbers = np.flatnonzero(point.used)
-        values, fitted = self._values(point, share, np.arange(len(self.codes)))
-        while self.measure(numbers, values) > self.budget_bytes:  # other weights may need a few bytes more
-            point = self._restricted(point, numbers[:-1])
-            numbers = numbers[:-1]
-            values, fitted = self._values(point, share, np.arange(len(self.codes)))
-        return Model(numbers, values, score, fitted)
+    def _on_all_rows(self, point, share, cost, score) -> Model:
+        rows = np.arange(len(self.codes))
+        whole = self.task.problem(self.codes, self.n_exits, cost, rows)
+        while True:
+            numbers = np.flatnonzero(point.used)
+            values, fitted = self._values(point, share, whole, rows)
+            if not len(numbers) or self.measure(numbers, values) <= self.budget_bytes:
+                return Model(numbers, values, score, fitted)
+            point = self._restricted(point, numbers[:-1])  # other weights may need a few bytes more
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
-    def _columns(self, rows, numbers=slice(None)):
-        n_exits = self.n_exits[numbers]
-        return one_hot(self.codes[rows][:, numbers], n_exits, drop_last=True, dtype=np.float32)
-
-    def _values(self, point, share, rows):
-        """Return (integer values, fitted linear model or None) of a point's snippets on some rows."""
+    def _values(self, point, share, problem, rows):
+        """Return (integer values, fitted linear model or None) of a point's snippets; `problem` holds the rows."""
         numbers = np.flatnonzero(point.used)
-        mine = point.used[self.groups]
-        target, weights = self.task.rows(rows)
-        n_exits = self.n_exits[numbers]
-        if not len(numbers):
-            return exit_values(point.coef[mine], point.intercept, n_exits, self.task.weight_bits), None
-        Z = self._columns(rows, numbers)
-        if share is None:
-            model, *weighing = fit_linear_model(self.task.linear_model, Z, self.task.y[rows], target.shape[1], weights)
-            return exit_values(*weighing, n_exits, self.task.weight_bits), model
-        small = PathPoint(point.penalty, point.coef[mine], point.intercept, np.ones(len(numbers), dtype=bool))
-        groups = np.searchsorted(numbers, self.groups[mine])
-        fitted = refit(Z, target, groups, self.cost[numbers], self.task.loss, small, share * point.penalty, weights)
-        return exit_values(fitted.coef, fitted.intercept, n_exits, self.task.weight_bits), None
+        if share is None and len(numbers):
+            return self.task.fit_linear_model(self.codes[:, numbers], self.n_exits[numbers], rows)
+        return self._rounded(refit(problem, point, (share or 0.0) * point.penalty)), None
+
+    def _rounded(self, point):
+        exits = self.problem.exits_of(np.flatnonzero(point.used))
+        return exit_values(point.coef[exits], point.intercept, self.n_exits[point.used], self.task.weight_bits)
 
     def _bytes(self, point):
-        numbers = np.flatnonzero(point.used)
-        mine = point.used[self.groups]
-        values = exit_values(point.coef[mine], point.intercept, self.n_exits[numbers], self.task.weight_bits)
-        return self.measure(numbers, values)
-
-    def _smallest_bytes(self):
-        return self._bytes(self._without_snippets())
-
-
-def weigh_all(codes, n_exits, task, train, held_out) -> Model:
-    """Weigh every snippet by the linear model of the task, scored on the held-out rows, then fitted to all."""
-    Z, n_outputs = one_hot(codes, n_exits, drop_last=True, sparse=True), task.target.shape[1]
-
-    def fitted(rows):
-        weights = None if task.weights is None else task.weights[rows]
-        model, *weighing = fit_linear_model(task.linear_model, Z[rows], task.y[rows], n_outputs, weights)
-        return model, exit_values(*weighing, n_exits, task.weight_bits)
-
-    _, values = fitted(train)
-    score = task.score(values.scores(codes[held_out], n_exits), held_out)
-    model, values = fitted(np.arange(len(codes)))
-    return Model(np.arange(len(n_exits)), values, score, model)
+        return self.measure(np.flatnonzero(point.used), self._rounded(point))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.base import clone
 
-from effml.forests.exits import exit_columns
+from effml.forests.exits import exit_columns, one_hot
 
 __all__ = ["ExitValues", "exit_values", "fit_linear_model"]
 
@@ -44,11 +44,12 @@ class ExitValues:
 
 
 def exit_values(coef, intercept, n_exits, weight_bits) -> ExitValues:
-    """Round a linear model over one-hot columns without each snippet's last exit to integers of one scale.
+    """Round what exits add to integers of one scale.
 
     Parameters
     ----------
-    coef : array (n_columns, n_outputs)
+    coef : array (n_exits, n_outputs)
+        Exits of all snippets behind each other.
     intercept : array (n_outputs,)
     n_exits : int array (n_snippets,)
     weight_bits : {8, 16}
@@ -62,12 +63,9 @@ def exit_values(coef, intercept, n_exits, weight_bits) -> ExitValues:
     The values of a snippet may be shifted together, against the intercept. A single output is centred, so that the
     largest is as small as it can be; of several outputs one exit becomes zero, which all snippets store once.
     """
-    n_exits, n_outputs = np.asarray(n_exits), coef.shape[1]
+    n_exits = np.asarray(n_exits)
     first = exit_columns(n_exits, drop_last=False)
-    values = np.zeros((first[-1], n_outputs))
-    last = np.zeros(first[-1], dtype=bool)
-    last[first[1:] - 1] = True
-    values[~last] = coef
+    values = np.array(coef, dtype=np.float64)
     shift = _shifts(values, first)
     values -= np.repeat(shift, n_exits, axis=0)
     intercept = np.asarray(intercept, dtype=np.float64) + shift.sum(axis=0)
@@ -101,15 +99,22 @@ def _exponent(limit, largest) -> int:
     return min(math.floor(math.log2(limit / largest)), 60)
 
 
-def fit_linear_model(model, Z, y, n_outputs, weights=None):
-    """Fit a copy of a scikit-learn linear model; return it, its weights (n_columns, n_outputs) and its intercept.
+def fit_linear_model(model, codes, n_exits, y, n_outputs, weights=None):
+    """Fit a copy of a scikit-learn linear model to one-hot exits, without each snippet's last.
+
+    Returns
+    -------
+    model : fitted estimator
+    coef : float64 array (n_exits, n_outputs)
+        What each exit adds, 0 for the last ones.
+    intercept : float64 array (n_outputs,)
 
     Raises
     ------
     TypeError
         If the fitted model has neither `coef_` nor `feature_log_prob_`, or one of another shape.
     """
-    model = clone(model)
+    model, Z = clone(model), one_hot(codes, n_exits, drop_last=True, sparse=True)
     model.fit(Z, y, **({} if weights is None else {"sample_weight": weights}))
     if hasattr(model, "coef_"):
         coef, intercept = np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_)
@@ -124,4 +129,7 @@ def fit_linear_model(model, Z, y, n_outputs, weights=None):
             f"linear_model={model!r} has weights of shape {coef.shape}; {n_outputs} outputs of {Z.shape[1]} columns "
             "are needed (one-vs-rest or multinomial)"
         )
-    return model, coef.T.astype(np.float64), np.broadcast_to(intercept, (n_outputs,)).astype(np.float64)
+    values = np.zeros((int(np.sum(n_exits)), n_outputs))
+    last = np.cumsum(n_exits) - 1
+    values[np.delete(np.arange(len(values)), last)] = coef.T
+    return model, values, np.broadcast_to(intercept, (n_outputs,)).astype(np.float64)

@@ -35,6 +35,7 @@ __all__ = [
 LEAF_BITS = (8, 16, 32)
 MISSING = ("exact", "right")
 THRESHOLDS = ("auto", "ranks", "raw")
+VOTES = ("soft", "hard")
 
 _INT32_MAX = 2**31 - 1
 _SMALLEST_UNIT = 2.0**-100  # float32 holds it as a normal number
@@ -74,10 +75,19 @@ class Options:
 # -- the estimators ---------------------------------------------------------------------------------------------------
 
 
-def forest_classifier(est, frame: Frame, **options) -> None:
-    """Lower a RandomForestClassifier or ExtraTreesClassifier: soft votes as Python's, summed in integers."""
+def forest_classifier(est, frame: Frame, *, votes="soft", **options) -> None:
+    """Lower a RandomForestClassifier or ExtraTreesClassifier: the mean of the trees' probabilities, as Python's.
+
+    With ``votes="hard"`` the label is that of most trees, which is not what `predict` gives; no leaf values are stored
+    for many classes.
+    """
+    if votes not in VOTES:
+        raise ValueError(f"votes={votes!r} must be one of {VOTES}")
     options, trees, builder = Options(**options), read_trees(est), frame.builder
-    n_classes, n, votes = len(est.classes_), trees.n_trees, trees.value
+    if votes == "hard":
+        trees = replace(trees, value=np.eye(trees.n_outputs)[trees.value.argmax(axis=1)])
+        builder.notes.append("the label of most trees (votes='hard'), not that of the mean of their probabilities")
+    n_classes, n, shares = len(est.classes_), trees.n_trees, trees.value
     if n_classes == 2:  # one sum, of p1 - p0; p0 + p1 = 1
         trees = replace(trees, value=trees.value[:, 1:] - trees.value[:, :1])
     elif not np.isin(trees.value, (0, 1)).all():  # numbers of both signs use all bits; no lead changes
@@ -92,7 +102,7 @@ def forest_classifier(est, frame: Frame, **options) -> None:
         middle = 0.5 if trees.value.min() < 0 else 0.0
         proba = add_affine(builder, "proba", sums, [unit] * n_classes, [middle] * n_classes)
     # float64 sums of multiples of a power of two are exact, too
-    exact = numbers.is_exact and not np.fmod(votes, numbers.unit / 2).any()
+    exact = numbers.is_exact and not np.fmod(shares, numbers.unit / 2).any()
     gap = 0.0 if exact else (numbers.lead_error() + 4 * n * (n + 1) * _U64) / n
     error = numbers.error.max() / n / (2 if n_classes == 2 else 1) + 4 * _U32
     builder.outputs = {"label": Output(label, tolerance=gap), "proba": Output(proba, tolerance=float(error))}

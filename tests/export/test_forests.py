@@ -528,6 +528,20 @@ def test_subclasses_that_keep_predicting_are_accepted():
     np.testing.assert_array_equal(effml.lower(model).labels(rows), model.predict(rows))
 
 
+@pytest.mark.parametrize("name", ["wdbc", "wine", "digits"])
+def test_hard_votes_are_the_majority_of_the_trees(name):
+    X, y = DATA[name](return_X_y=True)
+    X = X.astype(np.float32)
+    forest = RandomForestClassifier(8, max_depth=4, random_state=0).fit(X, y)  # an even number of trees can tie
+    counts = sum(np.eye(len(forest.classes_))[tree.predict(X).astype(int)] for tree in forest.estimators_)
+    program = effml.lower(forest, votes="hard")
+    assert (program.run(program.encode(X))["label"][:, 0] == counts.argmax(axis=1)).all()
+    np.testing.assert_allclose(program.run(program.encode(X))["proba"], counts / 8, atol=1e-6)
+    assert program.outputs["label"].tolerance == 0
+    with pytest.raises(ValueError, match="votes='firm'"):
+        effml.lower(forest, votes="firm")
+
+
 @pytest.mark.parametrize("option", [{"leaf_bits": 12}, {"missing": "left"}, {"thresholds": "all"}, {"layout": "tree"}])
 def test_options_are_checked(option):
     X, y, _, _ = _load("iris")

@@ -5,10 +5,11 @@ from scipy.special import log_softmax
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from effml._validation import encode_labels
+from effml._validation import class_factors, encode_labels
 from effml.forests.base import SnippetModel
 from effml.forests.selection import Task
 
@@ -49,6 +50,8 @@ class DecisionSnippetClassifier(ClassifierMixin, SnippetModel):
         As in `DecisionSnippetTransformer`.
     weight_bits : {8, 16}, default=8
         Bits of an exit's value; all share one power of two as scale.
+    class_weight : dict, "balanced" or None, default=None
+        Factors of the weights of the classes, for the forest too.
     validation_fraction : float, default=0.2
         Share of the rows held out while the number of snippets (and `min_support`) is chosen. The forest has seen
         them; the final values are fitted to all rows.
@@ -94,6 +97,56 @@ class DecisionSnippetClassifier(ClassifierMixin, SnippetModel):
     (True, True)
     """
 
+    _parameter_constraints = {  # noqa: RUF012 - scikit-learn's own form
+        **SnippetModel._parameter_constraints,
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+    }
+
+    def __init__(
+        self,
+        forest=None,
+        *,
+        linear_model=None,
+        budget_bytes=None,
+        n_estimators=50,
+        max_depth=8,
+        max_pattern_size=3,
+        min_support=2,
+        min_balance=0.0,
+        threshold_merge=None,
+        n_cuts=31,
+        cuts="quantiles",
+        pattern_filter=None,
+        weight_bits=8,
+        class_weight=None,
+        validation_fraction=0.2,
+        categorical_features="from_dtype",
+        n_jobs=None,
+        random_state=None,
+        verbose=False,
+    ):
+        super().__init__(
+            forest,
+            linear_model=linear_model,
+            budget_bytes=budget_bytes,
+            n_estimators=n_estimators,
+            max_depth=max_depth,
+            max_pattern_size=max_pattern_size,
+            min_support=min_support,
+            min_balance=min_balance,
+            threshold_merge=threshold_merge,
+            n_cuts=n_cuts,
+            cuts=cuts,
+            pattern_filter=pattern_filter,
+            weight_bits=weight_bits,
+            validation_fraction=validation_fraction,
+            categorical_features=categorical_features,
+            n_jobs=n_jobs,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
+
     def _default_forest(self):
         return RandomForestClassifier
 
@@ -126,6 +179,11 @@ class DecisionSnippetClassifier(ClassifierMixin, SnippetModel):
         n_classes = len(self.classes_)
         if n_classes < 2:
             raise ValueError(f"y holds one class only, {self.classes_[0]!r}; a classifier needs two")
+        if self.class_weight is not None:
+            factors = class_factors(self.class_weight, self.classes_, y_index, weights)[y_index]
+            weights = factors if weights is None else weights * factors
+            if not weights.all():
+                raise ValueError(f"class_weight={self.class_weight!r} must be positive")
         target = np.eye(n_classes, dtype=np.float32)[y_index]
 
         def accuracy(scores, rows):
@@ -206,6 +264,7 @@ class SplittingStumpClassifier(DecisionSnippetClassifier):
         cuts="quantiles",
         pattern_filter=None,
         weight_bits=8,
+        class_weight=None,
         validation_fraction=0.2,
         categorical_features="from_dtype",
         n_jobs=None,
@@ -226,6 +285,7 @@ class SplittingStumpClassifier(DecisionSnippetClassifier):
             cuts=cuts,
             pattern_filter=pattern_filter,
             weight_bits=weight_bits,
+            class_weight=class_weight,
             validation_fraction=validation_fraction,
             categorical_features=categorical_features,
             n_jobs=n_jobs,

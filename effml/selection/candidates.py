@@ -41,9 +41,10 @@ def default_candidates(
 ):
     """Candidates for :class:`~effml.selection.BudgetSearchCV` that cover the sizes a budget allows.
 
-    Naive Bayes and tree-augmented naive Bayes over number formats and bin counts, decision trees over leaf counts, and
-    a scaled logistic regression in integers. Settings whose constants alone exceed the flash budget are left out; the
-    smallest of each family always stays, so that a search that finds nothing can say how small it got.
+    Naive Bayes and tree-augmented naive Bayes over number formats and bin counts, decision trees over leaf counts, a
+    scaled logistic regression in integers and, with ``effort=2``, decision snippets of a forest. Settings whose
+    constants alone exceed the flash budget are left out; the smallest of each family always stays, so that a search
+    that finds nothing can say how small it got.
 
     Parameters
     ----------
@@ -88,6 +89,8 @@ def default_candidates(
     candidates = bayes_candidates(**shared, n_features=n_features, effort=effort)
     if not (missing and len(categorical)):
         candidates.append(_tree(flash, categorical, class_weight, random_state, effort))
+    if effort == 2 and math.isfinite(flash):
+        candidates.append(_snippets(flash, categorical, class_weight, random_state))
     if not missing and _weights(n_classes, n_features) * _BYTES_PER_WEIGHT <= flash:
         candidates.append(_logistic(categorical, class_weight, effort))
     return candidates
@@ -172,6 +175,18 @@ def _tree(flash, categorical, class_weight, random_state, effort):
     ordinal = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
     encoder = ColumnTransformer([("categories", ordinal, list(categorical))], remainder="passthrough")
     return "tree", make_pipeline(encoder, tree), {"decisiontreeclassifier__max_leaf_nodes": leaves}
+
+
+def _snippets(flash, categorical, class_weight, random_state):
+    from effml.forests import DecisionSnippetClassifier
+
+    model = DecisionSnippetClassifier(
+        budget_bytes=int(flash),
+        class_weight=class_weight,
+        categorical_features=list(categorical) or "from_dtype",
+        random_state=random_state,
+    )
+    return "snippets", model, {"n_cuts": [15, 31]}
 
 
 def _logistic(categorical, class_weight, effort):

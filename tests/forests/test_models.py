@@ -152,6 +152,15 @@ def test_pipelines_grid_search_and_pickles(cancer):
     np.testing.assert_array_equal(again.decision_function(Z), model.decision_function(Z))
 
 
+def test_class_weights_shift_the_labels(cancer):
+    X, y = cancer
+    fit = lambda weight: DecisionSnippetClassifier(budget_bytes=600, class_weight=weight, **SMALL).fit(X, y)  # noqa: E731
+    shares = [fit(weight).predict(X).mean() for weight in ({0: 20.0}, None, {1: 20.0})]
+    assert shares[0] < shares[1] < shares[2]
+    with pytest.raises(ValueError, match="class_weight"):
+        fit({"benign": 2.0})
+
+
 def test_the_same_seed_gives_the_same_model(cancer):
     X, y = cancer
     fit = lambda **more: DecisionSnippetClassifier(budget_bytes=700, **(SMALL | more)).fit(X, y)  # noqa: E731

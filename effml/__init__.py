@@ -11,7 +11,18 @@ try:
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
-_SUBMODULES = ("adapters", "bayes", "datasets", "discretization", "export", "forests", "program", "report", "selection")
+_SUBMODULES = (
+    "adapters",
+    "bayes",
+    "datasets",
+    "discretization",
+    "export",
+    "forests",
+    "program",
+    "report",
+    "selection",
+    "shapley",
+)
 _EXPORT_FUNCTIONS = ("check_export", "compile_c", "footprint", "lower", "quantize", "to_c")
 
 __all__ = [*_SUBMODULES, *_EXPORT_FUNCTIONS, "__version__"]

@@ -1,10 +1,10 @@
 """Checks of fit's arguments that scikit-learn does not have in this form."""
 
 import numpy as np
-from sklearn.utils import compute_class_weight
+from sklearn.utils import _safe_indexing, compute_class_weight
 from sklearn.utils.validation import _check_sample_weight, _num_samples, check_non_negative
 
-__all__ = ["check_weights", "class_factors", "encode_labels"]
+__all__ = ["check_weights", "class_factors", "drop_weightless", "encode_labels"]
 
 
 def check_weights(sample_weight, X):
@@ -31,6 +31,22 @@ def check_weights(sample_weight, X):
     if not weights.any():
         raise ValueError("sample_weight must have at least one positive entry, all are zero")
     return None if (weights == 1.0).all() else weights
+
+
+def drop_weightless(X, y, weights):
+    """Return table, target (or None) and weights (or None) without the rows of weight 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X, y, weights = drop_weightless(np.eye(3), np.array([5, 6, 7]), np.array([1.0, 0.0, 2.0]))
+    >>> y.tolist(), weights.tolist()
+    ([5, 7], [1.0, 2.0])
+    """
+    if weights is None or weights.all():
+        return X, y, weights
+    kept = np.flatnonzero(weights)
+    return _safe_indexing(X, kept), None if y is None else _safe_indexing(y, kept), weights[kept]
 
 
 def class_factors(class_weight, classes, y_index, sample_weight):

@@ -12,7 +12,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from effml._cext.mdlp import code_by_edges, code_by_table
 from effml._columns import as_table, column_name, encode_table, learn_categories, resolve_categorical
-from effml._validation import encode_labels
+from effml._validation import drop_weightless, encode_labels
 
 __all__ = ["SupervisedDiscretizer"]
 
@@ -64,7 +64,9 @@ class SupervisedDiscretizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimato
         validate_data(self, X, y, skip_check_array=True)
         check_consistent_length(X, y)
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        X, y, weights = _drop_weightless_rows(X, y, weights)
+        if not weights.any():
+            raise ValueError("sample_weight is 0 for every row; at least one has to count")
+        X, y, weights = drop_weightless(X, y, weights)
 
         is_categorical = resolve_categorical(X, self.categorical_features)
         self.categories_ = learn_categories(X, is_categorical)
@@ -155,15 +157,6 @@ class SupervisedDiscretizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimato
         tags.input_tags.categorical = True
         tags.transformer_tags.preserves_dtype = []  # codes are uint8 or uint16 whatever comes in
         return tags
-
-
-def _drop_weightless_rows(X, y, weights):
-    if weights.all():
-        return X, y, weights
-    kept = np.flatnonzero(weights)
-    if not kept.size:
-        raise ValueError("sample_weight is 0 for every row; at least one has to count")
-    return _safe_indexing(X, kept), _safe_indexing(y, kept), weights[kept]
 
 
 def _code_numbers(X, bin_edges, dtype, n_threads):

@@ -7,13 +7,13 @@ import numpy as np
 from joblib import effective_n_jobs
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
-from sklearn.utils import _safe_indexing, check_consistent_length, get_tags
+from sklearn.utils import check_consistent_length, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.validation import check_random_state, column_or_1d, validate_data
 from threadpoolctl import threadpool_limits
 
 from effml._columns import as_table
-from effml._validation import check_weights
+from effml._validation import check_weights, drop_weightless
 from effml.forests.exits import exit_codes
 from effml.forests.mining import MAX_SIZE
 from effml.forests.selection import Model, select, weigh_all
@@ -25,6 +25,7 @@ __all__ = ["SnippetModel"]
 _CV_SUPPORTS = (2, 3, 5, 8, 13, 21)
 _MIN_SAMPLES_LEAF = 5  # of the default forest
 _FEW_ROWS = 20  # fewer are not split
+_MAX_EXITS = 5000  # of the snippets, most frequent first, that a budget chooses from
 
 
 class SnippetModel(BaseEstimator):
@@ -110,21 +111,20 @@ class SnippetModel(BaseEstimator):
         y = column_or_1d(y, warn=True)
         if not len(y):
             raise ValueError("X and y have no rows: found 0 sample(s) while a minimum of 1 is required")
-        weights = check_weights(sample_weight, X)
-        if weights is not None:
-            kept = np.flatnonzero(weights)
-            X, y, weights = _safe_indexing(X, kept), y[kept], weights[kept]
-        return X, y, weights
+        return drop_weightless(X, y, check_weights(sample_weight, X))
 
     def _fit_snippets(self, X, y, task, classes=None):
         """Mine, choose and weigh snippets; `y` is what the forest learns."""
         random_state = check_random_state(self.random_state)
         mined = self._transformer(random_state).fit(X, y, task.weights)
-        codes, best = mined.transform(X), None
+        candidates, best = mined.snippets_, None
+        if self.budget_bytes is not None:  # a budget has no room for more, nor memory for their codes
+            candidates = candidates.subset(np.cumsum(candidates.n_exits) <= max(_MAX_EXITS, candidates.n_exits[0]))
+        codes = exit_codes(candidates, mined._matrix(as_table(X)), n_threads=effective_n_jobs(self.n_jobs))
         train, held_out = self._split(len(codes), classes, random_state)
         for support in self._supports(mined):
-            n_kept = max(1, int((mined.snippets_.support >= support).sum()))  # they come by falling support
-            snippets, part = mined.snippets_.subset(np.arange(n_kept)), codes[:, :n_kept]
+            n_kept = max(1, int((candidates.support >= support).sum()))  # they come by falling support
+            snippets, part = candidates.subset(np.arange(n_kept)), codes[:, :n_kept]
             with threadpool_limits(1, user_api="blas"):  # products are short: threads would only wait for each other
                 found = self._choose(mined, snippets, part, task, train, held_out)
             if self.verbose:
@@ -133,7 +133,7 @@ class SnippetModel(BaseEstimator):
                 best = found, support
         found, self.min_support_ = best
         self.transformer_, self.validation_score_, self.linear_model_ = mined, found.score, found.linear_model
-        self._keep(mined.snippets_.subset(found.snippets), found.values)
+        self._keep(candidates.subset(found.snippets), found.values)
         return self
 
     def _transformer(self, random_state):

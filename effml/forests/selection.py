@@ -18,7 +18,6 @@ __all__ = ["Model", "Task", "select", "weigh_all"]
 _PENALTIES = np.geomspace(0.6, 1e-3, 30)  # of the largest useful one
 _RELAXED = (1.0, 0.1)  # penalty of the final weights, as a share of the one that chose the snippets
 _MAX_ROWS = 6_000  # that choose the snippets; all rows fit the final weights
-_MAX_EXITS = 5000
 _TRIED_POINTS = 6  # the largest models that fit
 _OVERSHOOT = 1.3  # how far past the budget the path goes before it stops
 _SPLIT_BYTES = 3.0
@@ -82,7 +81,7 @@ def select(codes, n_exits, task, *, budget_bytes, measure, train, held_out) -> M
     Parameters
     ----------
     codes : uint8 array (n_samples, n_snippets)
-        Exit of each row in each snippet, most useful snippets first.
+        Exit of each row in each snippet.
     n_exits : int array (n_snippets,)
     task : Task
     budget_bytes : int
@@ -100,9 +99,7 @@ def select(codes, n_exits, task, *, budget_bytes, measure, train, held_out) -> M
     ValueError
         If not even the model without snippets fits the budget.
     """
-    n_kept = max(1, int(np.searchsorted(np.cumsum(n_exits), _MAX_EXITS, side="right")))
-    selection = _Selection(codes[:, :n_kept], n_exits[:n_kept], task, budget_bytes, measure, train, held_out)
-    return selection.run()
+    return _Selection(codes, n_exits, task, budget_bytes, measure, train, held_out).run()
 
 
 def weigh_all(codes, n_exits, task, train, held_out) -> Model:

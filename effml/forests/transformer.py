@@ -8,7 +8,7 @@ from joblib import effective_n_jobs
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import _safe_indexing, check_array, check_consistent_length, column_or_1d, get_tags
+from sklearn.utils import check_array, check_consistent_length, column_or_1d, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import (
@@ -21,7 +21,7 @@ from sklearn.utils.validation import (
 
 from effml._columns import as_table, column_name, encode_table, learn_categories, resolve_categorical
 from effml._trees import trees_of
-from effml._validation import check_weights
+from effml._validation import check_weights, drop_weightless
 from effml.forests.exits import exit_codes, one_hot
 from effml.forests.mining import MAX_SIZE, absolute_support, mine_snippets, split_balance, stump
 from effml.forests.text import exit_rules, snippet_names, unique_names
@@ -205,11 +205,9 @@ class DecisionSnippetTransformer(TransformerMixin, BaseEstimator):
         X = as_table(X)
         validate_data(self, X, y, skip_check_array=True)
         check_consistent_length(X, y)
-        weights = check_weights(sample_weight, X)
-        if weights is not None:
-            kept = np.flatnonzero(weights)
-            X, y = _safe_indexing(X, kept), None if y is None else _safe_indexing(y, kept)
-            weights = None if (weights[kept] == 1).all() else weights[kept]
+        X, y, weights = drop_weightless(X, y, check_weights(sample_weight, X))
+        if weights is not None and (weights == 1).all():
+            weights = None  # so that a forest that takes no weights will do
         is_categorical = resolve_categorical(X, self.categorical_features)
         if is_categorical.any() and self._given_forest() is not None:
             name = column_name(X, int(is_categorical.argmax()))

@@ -3,11 +3,12 @@
     EFFML_DATA=/path/to/npz python benchmarks/forests_budget.py [--only magic ...] [--seeds 0 1 ...] [--methods ...]
 
 70/30 splits, stratified, shuffled by the seed; at most 10,000 training rows; float32 rows, categories as integers for
-all. Bytes are `effml.footprint(...).flash_bytes`, code included. Every method chooses its setting among those that fit
-the budget by the error on 20 % of the training rows (snippets by their `validation_score_`), is fitted to all training
-rows, must then fit the budget, or the next best takes its place, and meets the test rows once, as the integer program
-that ships. The rivals are in forest_rivals.py. "Large forest" is RandomForestClassifier(100, max_depth=10), merged to
-255 cuts a feature, with leaves of 8 bits.
+all. Bytes are `effml.footprint(...).flash_bytes`, code included. Every rival chooses its setting among those that fit
+the budget by the error on 20 % of the training rows, is fitted to all training rows, must then fit the budget, or the
+next best takes its place. Snippets and stumps choose by their `validation_score_`, the log likelihood of such rows;
+their forest is grown on the other 80 %, and one path serves all budgets. The test rows are met once, by the integer
+program that ships. The rivals are in forest_rivals.py. "Large forest" is RandomForestClassifier(100, max_depth=10),
+merged to 255 cuts a feature, with leaves of 8 bits.
 
 One file a data set, seed and method in benchmarks/results/forests_budget; what is there is not measured again, but with
 `--again`. `--quick` measures one small case without keeping it.
@@ -22,7 +23,7 @@ import numpy as np
 from forest_rivals import RIVALS, Split, choose, program_and_bytes
 from rich.console import Console
 from rich.table import Table
-from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.model_selection import train_test_split
 from threadpoolctl import threadpool_limits
 
@@ -37,8 +38,8 @@ BUDGETS = tuple(1024 * k for k in (1, 2, 4, 8, 16, 32))
 SMALLER_BUDGETS = (512,)  # of snippets and stumps, for the ratio to the large forest
 MOST_ROWS, TEST_SHARE, HELD_OUT_SHARE = 10_000, 0.3, 0.2
 N_CUTS = (31, 15)
-SOURCE_ROUNDS = {True: 150, False: 30}  # of boosting that snippets come from: two classes, more
-WHOLE_TREES = {"max_pattern_size": 7, "min_support": 1}  # of depth 3: boosting seldom grows a piece twice
+BOOSTED = ((4, 0.2, (300, 40)), (8, 0.1, (200, 40)), (16, 0.1, (150, 40)))  # leaves, rate, rounds: two classes, more
+WHOLE_TREES = {"max_pattern_size": 15, "min_support": 1, "pattern_filter": "maximal"}  # which boosting seldom repeats
 OURS, LARGE = ("snippets", "stumps"), "large forest"
 SMALL_BUDGET, MARGIN, TOLERANCE, RATIO, ENOUGH_SETS = 4096, 1.0, 0.5, 20, 4  # the targets
 
@@ -66,33 +67,40 @@ def test_error(program, X_test, y_test):
 # -- methods ----------------------------------------------------------------------------------------------------------
 
 
+def sources(method, split):
+    """Return {name: (unfitted forest or None for the default, other parameters)}: where snippets come from."""
+    default = {f"random forest, {n_cuts} cuts": (None, {"n_cuts": n_cuts}) for n_cuts in N_CUTS}
+    if method == "stumps":
+        return default
+    default["deep random forest"] = None, {"max_depth": None, "max_pattern_size": 7}
+    for leaves, rate, (n_two, n_more) in BOOSTED:
+        rounds = n_two if split.n_outputs == 1 else n_more
+        given = {"max_iter": rounds, "max_leaf_nodes": leaves, "learning_rate": rate, "max_bins": 31}
+        forest = HistGradientBoostingClassifier(**given, early_stopping=False, random_state=split.seed)
+        default[f"{rounds} rounds of {leaves} leaves"] = forest, WHOLE_TREES
+    return default
+
+
 def measure_ours(method, split, X_test, y_test, budgets):
-    """Return what snippets or stumps reach at every budget, by forests and numbers of cuts."""
-    sources = {"random forest": (None, {})}
-    if method == "snippets":
-        rounds = SOURCE_ROUNDS[split.n_outputs == 1]
-        boosting = GradientBoostingClassifier(n_estimators=rounds, subsample=0.5, random_state=split.seed)
-        sources["boosting"] = boosting.fit(split.X, split.y), WHOLE_TREES
+    """Return what snippets or stumps reach at every budget, from several sources."""
     estimator = {"snippets": DecisionSnippetClassifier, "stumps": SplittingStumpClassifier}[method]
-    found = {}
-    for budget in budgets:
-        tried = []
-        for source, (forest, parameters) in sources.items():
-            for n_cuts in N_CUTS:
-                given = {"budget_bytes": budget, "n_cuts": n_cuts, "random_state": split.seed, **parameters}
-                start = time.process_time()
-                model = estimator(forest, validation_fraction=HELD_OUT_SHARE, **given).fit(split.X, split.y)
-                tried.append(
-                    {
-                        "held_out": 100 * (1 - model.validation_score_),
-                        "error": test_error(effml.lower(model), X_test, y_test),
-                        "bytes": effml.footprint(model).flash_bytes,
-                        "setting": f"{source}, {n_cuts} cuts, {model.n_snippets_} snippets",
-                        "seconds": round(time.process_time() - start, 1),
-                    }
-                )
-        found[budget] = {**min(tried, key=lambda one: (one["held_out"], one["bytes"])), "tried": tried}
-    return found
+    tried = {budget: [] for budget in budgets}
+    for source, (forest, parameters) in sources(method, split).items():
+        start = time.process_time()
+        model = estimator(forest, validation_fraction=HELD_OUT_SHARE, random_state=split.seed, **parameters)
+        models = model.fit_budgets(split.X, split.y, budgets)
+        seconds = round(time.process_time() - start, 1)
+        for budget, model in zip(budgets, models, strict=True):
+            result = {
+                "held_out": -model.validation_score_,
+                "error": test_error(effml.lower(model), X_test, y_test),
+                "bytes": effml.footprint(model).flash_bytes,
+                "setting": f"{source}, {model.n_snippets_} snippets",
+                "seconds": seconds,
+            }
+            tried[budget].append(result)
+    best = {budget: min(results, key=lambda one: (one["held_out"], one["bytes"])) for budget, results in tried.items()}
+    return {budget: {**one, "tried": tried[budget]} for budget, one in best.items()}
 
 
 def measure_rival(method, split, X_test, y_test, budgets):
@@ -219,23 +227,19 @@ def verdicts(results, names, console):
 
 
 def measure_all(name, seed, methods, budgets, again, console):
-    """Measure what is missing and keep it after each method and, for ours, each budget."""
+    """Measure what is missing and keep it after each method."""
     given = None
     for method in methods:
         found = kept(name, seed, method)
-        if method in OURS:
-            parts = [(budget,) for budget in budgets if again or str(budget) not in found]
-        else:
-            parts = [BUDGETS] if again or not found else []
-        for part in parts:
-            given = given or case(name, seed)
-            start = time.process_time()
-            measured = measure(method, given, part)
-            found |= {str(budget): one for budget, one in measured.items()}
-            RESULTS.mkdir(parents=True, exist_ok=True)
-            path_of(name, seed, method).write_text(json.dumps(found, indent=1))
-            errors = " ".join(f"{budget}: {one['error']:.2f}" for budget, one in measured.items())
-            console.print(f"{name} {seed} {method}: {errors} ({time.process_time() - start:.0f} s)", markup=False)
+        if found and not again:
+            continue
+        given = given or case(name, seed)
+        start = time.process_time()
+        measured = measure(method, given, budgets if method in OURS else BUDGETS)
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        path_of(name, seed, method).write_text(json.dumps(measured, indent=1))
+        errors = " ".join(f"{budget}: {one['error']:.2f}" for budget, one in measured.items())
+        console.print(f"{name} {seed} {method}: {errors} ({time.process_time() - start:.0f} s)", markup=False)
 
 
 def main():

@@ -5,9 +5,9 @@ from numbers import Integral, Real
 
 import numpy as np
 from joblib import effective_n_jobs
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, _fit_context, clone
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_consistent_length, get_tags
+from sklearn.utils import _safe_indexing, check_consistent_length, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.validation import check_random_state, column_or_1d, validate_data
 from threadpoolctl import threadpool_limits
@@ -101,7 +101,69 @@ class SnippetModel(BaseEstimator):
     def _default_forest(self):
         """Return the class of the forest if `forest` is None."""
 
+    @abstractmethod
+    def _learned(self, X, y, sample_weight):
+        """Check data, learn classes or scale, and return X, what the forest learns, the Task and classes or None."""
+
     # -- fitting ------------------------------------------------------------------------------------------------------
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y, sample_weight=None):
+        """Grow, mine, choose and weigh.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            Non-negative; a row of weight 0 is not there.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the target has one class only, the budget is less than a model without snippets takes, or X is no table
+            that the forest can learn from.
+        TypeError
+            If `linear_model` is not linear.
+        """
+        self._fit_snippets(X, y, sample_weight, [self])
+        return self
+
+    def fit_budgets(self, X, y, budgets, sample_weight=None):
+        """Fit one model for each of several budgets: the forest, its snippets and the path of choices are shared.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `fit`.
+        budgets : sequence of int
+            Bytes; they take the place of `budget_bytes`.
+
+        Returns
+        -------
+        list of fitted estimators
+            Copies of this estimator, which stays as it is.
+
+        Examples
+        --------
+        >>> from effml.forests import SplittingStumpClassifier
+        >>> from sklearn.datasets import load_breast_cancer
+        >>> X, y = load_breast_cancer(return_X_y=True)
+        >>> models = SplittingStumpClassifier(random_state=0).fit_budgets(X, y, [400, 800])
+        >>> [model.budget_bytes for model in models]
+        [400, 800]
+        """
+        budgets = list(budgets)
+        if not budgets or not all(isinstance(b, Integral) and not isinstance(b, bool) and b >= 1 for b in budgets):
+            raise ValueError(f"budgets={budgets!r}: expected positive integers")
+        models = [clone(self).set_params(budget_bytes=int(budget)) for budget in budgets]
+        models[0]._validate_params()
+        models[0]._fit_snippets(X, y, sample_weight, models)
+        return models
 
     def _checked(self, X, y, sample_weight):
         """Return X, y and weights (or None) without the rows of weight 0."""
@@ -113,28 +175,37 @@ class SnippetModel(BaseEstimator):
             raise ValueError("X and y have no rows: found 0 sample(s) while a minimum of 1 is required")
         return drop_weightless(X, y, check_weights(sample_weight, X))
 
-    def _fit_snippets(self, X, y, task, classes=None):
-        """Mine, choose and weigh snippets; `y` is what the forest learns."""
+    def _fit_snippets(self, X, y, sample_weight, models):
+        """Fit `models`, which differ from this one, their first, in the budget only."""
+        X, y, task, classes = self._learned(X, y, sample_weight)
+        for model in models[1:]:
+            vars(model).update({name: value for name, value in vars(self).items() if name.endswith("_")})
         random_state = check_random_state(self.random_state)
-        mined = self._transformer(random_state).fit(X, y, task.weights)
-        candidates, best = mined.snippets_, None
+        train, held_out = self._split(len(y), classes, random_state)
+        transformer = self._transformer(random_state)
+        if self.budget_bytes is None and self.min_support != "cv":  # nothing is chosen
+            train, held_out = np.arange(len(y)), None
+        weights = None if task.weights is None else task.weights[train]
+        mined = transformer.fit(_safe_indexing(X, train), y[train], weights)
+        candidates, best = mined.snippets_, [None] * len(models)
         if self.budget_bytes is not None:  # a budget has no room for more, nor memory for their codes
             candidates = candidates.subset(np.cumsum(candidates.n_exits) <= max(_MAX_EXITS, candidates.n_exits[0]))
         codes = exit_codes(candidates, mined._matrix(as_table(X)), n_threads=effective_n_jobs(self.n_jobs))
-        train, held_out = self._split(len(codes), classes, random_state)
         for support in self._supports(mined):
             n_kept = max(1, int((candidates.support >= support).sum()))  # they come by falling support
             snippets, part = candidates.subset(np.arange(n_kept)), codes[:, :n_kept]
             with threadpool_limits(1, user_api="blas"):  # products are short: threads would only wait for each other
-                found = self._choose(mined, snippets, part, task, train, held_out)
-            if self.verbose:
-                print(f"min_support = {support}: {len(found.snippets)} snippets, score = {found.score:.4f}")
-            if best is None or found.score > best[0].score:
-                best = found, support
-        found, self.min_support_ = best
-        self.transformer_, self.validation_score_, self.linear_model_ = mined, found.score, found.linear_model
-        self._keep(candidates.subset(found.snippets), found.values)
-        return self
+                found = self._choose(mined, snippets, part, task, train, held_out, [m.budget_bytes for m in models])
+            for k, one in enumerate(found):
+                if self.verbose:
+                    budget = "" if models[k].budget_bytes is None else f", budget_bytes = {models[k].budget_bytes}"
+                    print(f"min_support = {support}{budget}: {len(one.snippets)} snippets, score = {one.score:.4f}")
+                if best[k] is None or one.score > best[k][0].score:
+                    best[k] = one, support
+        for model, (found, support) in zip(models, best, strict=True):
+            model.transformer_, model.min_support_ = mined, support
+            model.validation_score_, model.linear_model_ = found.score, found.linear_model
+            model._keep(candidates.subset(found.snippets), found.values)
 
     def _transformer(self, random_state):
         forest = self.forest
@@ -179,12 +250,12 @@ class SnippetModel(BaseEstimator):
         train, held_out = train_test_split(rows, test_size=n_held_out, random_state=seed, stratify=classes)
         return train, held_out
 
-    def _choose(self, mined, snippets, codes, task, train, held_out) -> Model:
-        if self.budget_bytes is None:
-            return weigh_all(codes, snippets.n_exits, task, train, held_out)
+    def _choose(self, mined, snippets, codes, task, train, held_out, budgets) -> list[Model]:
+        if budgets == [None]:
+            return [weigh_all(codes, snippets.n_exits, task, train, held_out)]
         probe = self._probe(mined)
         measure = lambda numbers, values: probe(snippets.subset(numbers), values)  # noqa: E731
-        given = {"budget_bytes": self.budget_bytes, "measure": measure, "train": train, "held_out": held_out}
+        given = {"budgets": budgets, "measure": measure, "train": train, "held_out": held_out}
         return select(codes, snippets.n_exits, task, **given)
 
     def _probe(self, mined):

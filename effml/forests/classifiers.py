@@ -2,7 +2,7 @@
 
 import numpy as np
 from scipy.special import log_softmax
-from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.base import ClassifierMixin
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils._param_validation import StrOptions
@@ -53,8 +53,8 @@ class DecisionSnippetClassifier(ClassifierMixin, SnippetModel):
     class_weight : dict, "balanced" or None, default=None
         Factors of the weights of the classes, for the forest too.
     validation_fraction : float, default=0.2
-        Share of the rows held out while the number of snippets (and `min_support`) is chosen. The forest has seen
-        them; the final values are fitted to all rows.
+        Share of the rows held out while snippets (and `min_support`) are chosen: the most likely ones are taken. The
+        final values are fitted to all rows.
     n_jobs : int or None, default=None
         Threads. The result does not depend on it.
     random_state : int, RandomState instance or None, default=None
@@ -73,7 +73,8 @@ class DecisionSnippetClassifier(ClassifierMixin, SnippetModel):
         Sums are scores times ``2 ** exponent_``.
     min_support_ : int
     validation_score_ : float
-        Accuracy on the held-out rows.
+        Mean log likelihood of the held-out rows, which neither the forest nor the weights had seen (a fitted forest
+        may have); NaN where nothing was to be chosen: without a budget and "cv" all rows grow the forest.
     transformer_ : DecisionSnippetTransformer
         With all mined snippets and the forest.
     linear_model_ : estimator or None
@@ -150,29 +151,7 @@ class DecisionSnippetClassifier(ClassifierMixin, SnippetModel):
     def _default_forest(self):
         return RandomForestClassifier
 
-    @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y, sample_weight=None):
-        """Grow, mine, choose and weigh.
-
-        Parameters
-        ----------
-        X : DataFrame or array-like of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,)
-        sample_weight : array-like of shape (n_samples,) or None, default=None
-            Non-negative; a row of weight 0 is not there.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If there is one class only, the budget is less than a model without snippets takes, or X is no table that
-            the forest can learn from.
-        TypeError
-            If `linear_model` is not linear.
-        """
+    def _learned(self, X, y, sample_weight):
         X, y, weights = self._checked(X, y, sample_weight)
         check_classification_targets(y)
         self.classes_, y_index = encode_labels(y)
@@ -186,8 +165,9 @@ class DecisionSnippetClassifier(ClassifierMixin, SnippetModel):
                 raise ValueError(f"class_weight={self.class_weight!r} must be positive")
         target = np.eye(n_classes, dtype=np.float32)[y_index]
 
-        def accuracy(scores, rows):
-            return float(np.average(_best(scores) == y_index[rows], weights=None if weights is None else weights[rows]))
+        def log_likelihood(scores, rows):  # differs less by chance than accuracy, and chooses better for it
+            likelihood = _log_proba(scores)[np.arange(len(rows)), y_index[rows]]
+            return float(np.average(likelihood, weights=None if weights is None else weights[rows]))
 
         linear_model = self.linear_model
         if linear_model is None and self.budget_bytes is None:
@@ -199,9 +179,9 @@ class DecisionSnippetClassifier(ClassifierMixin, SnippetModel):
             weights=weights,
             linear_model=linear_model,
             weight_bits=self.weight_bits,
-            score=accuracy,
+            score=log_likelihood,
         )
-        return self._fit_snippets(X, y_index, task, classes=y_index)
+        return X, y_index, task, y_index
 
     def decision_function(self, X):
         """Return the scores: (n_samples,) for two classes, positive for the second, else (n_samples, n_classes)."""
@@ -217,10 +197,7 @@ class DecisionSnippetClassifier(ClassifierMixin, SnippetModel):
     def predict_log_proba(self, X):
         """Return the logarithm of `predict_proba`."""
         check_is_fitted(self)
-        scores = self._scores(X)
-        if scores.shape[1] == 1:
-            scores = np.hstack([np.zeros_like(scores), scores])
-        return log_softmax(scores, axis=1)
+        return _log_proba(self._scores(X))
 
     def predict_proba(self, X):
         """Return the logistic function, or softmax, of the scores, shape (n_samples, n_classes)."""
@@ -292,6 +269,12 @@ class SplittingStumpClassifier(DecisionSnippetClassifier):
             random_state=random_state,
             verbose=verbose,
         )
+
+
+def _log_proba(scores):
+    if scores.shape[1] == 1:
+        scores = np.hstack([np.zeros_like(scores), scores])
+    return log_softmax(scores, axis=1)
 
 
 def _best(scores):

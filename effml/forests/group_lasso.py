@@ -1,43 +1,48 @@
 """Linear models over the exits of few snippets: a path of group-lasso solutions, from few snippets to many.
 
 Minimises ``mean_i loss(y_i, sum_j W[exit of row i in snippet j] + b) + penalty * sum_j cost_j ||W_j||_F`` for falling
-penalties, each started at the last solution; W_j holds the exits of snippet j, the last one 0. Accelerated proximal
-steps run over the snippets in use and those that violate the optimality conditions most, until none does.
+penalties, each started at the last solution; W_j holds the exits of snippet j. Snippets are visited one after the
+other. The rows of a snippet's exits do not overlap, so a quadratic bound on the loss splits into one term an exit, and
+the best W_j, b with it, follows from one number. This runs over the snippets in use and those that may come into it,
+until none violates the optimality conditions.
 
 Sources: M. Yuan, Y. Lin, "Model selection and estimation in regression with grouped variables", JRSS B 68, 2006;
-A. Beck, M. Teboulle, "A fast iterative shrinkage-thresholding algorithm", SIAM J. Imaging Sciences 2, 2009.
+N. Simon, J. Friedman, T. Hastie, R. Tibshirani, "A blockwise descent algorithm for group-penalized multiresponse and
+multinomial regression", arXiv:1311.6529, 2013.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from scipy.special import expit, softmax
 
-from effml.forests.exits import exit_columns, one_hot
+from effml._cext.group_lasso import add_exits, descend, sum_exits
+from effml.forests.exits import exit_columns
 
 __all__ = ["LOSSES", "PathPoint", "Problem", "group_lasso_path", "largest_penalty", "refit"]
 
-_MAX_STEPS = 300
-_NEW_SNIPPETS = 20  # and half as many as are used, may join at a time
-_TOLERANCE = 0.05  # of the penalty, in the length of the proximal gradient of any snippet
-_POWER_STEPS = 15
+_MAX_PASSES = 40
+_LEAST_CURVATURE = 0.1, 1e-4  # of the largest row's, and in all: a row nearly certain may be wrong after a step
+_TINY = np.finfo(np.float32).tiny
+_TOLERANCE = 0.05  # of the penalty, in how far a pass moves the gradient of any snippet
 
 
 @dataclass(frozen=True)
 class Loss:
-    """`mean` maps scores to expected targets; `start` targets' means to scores; `curvature` bounds its derivative."""
+    """`mean` maps scores to expected targets m, `start` targets' means to scores, `curvature` m to a bound, for each
+    row, on the second derivative there."""
 
-    mean: callable
-    start: callable
-    curvature: float
+    mean: Callable
+    start: Callable
+    curvature: Callable
 
 
 LOSSES = {
-    "logistic": Loss(expit, lambda p: np.log(p / (1 - p)), 0.25),
-    "multinomial": Loss(lambda s: softmax(s, axis=1), np.log, 0.5),
-    "squared": Loss(lambda s: s, lambda m: m, 1.0),
+    "logistic": Loss(expit, lambda p: np.log(p / (1 - p)), lambda p: (p * (1 - p))[:, 0]),
+    # by the sums of the rows of diag(p) - p p'
+    "multinomial": Loss(lambda s: softmax(s, axis=1), np.log, lambda p: 2 * (p * (1 - p)).max(axis=1)),
+    "squared": Loss(lambda s: s, lambda m: m, lambda m: np.ones(len(m), dtype=m.dtype)),
 }
 
 
@@ -54,8 +59,6 @@ class PathPoint:
 class Problem:
     """Rows, their targets and what snippets cost.
 
-    Scores are taken without the weighted mean of W over the rows, so that the intercept stays apart from W.
-
     Parameters
     ----------
     codes : uint8 array (n_samples, n_snippets)
@@ -67,25 +70,16 @@ class Problem:
         Positive; what a snippet's norm costs, say the root of its bytes.
     loss : {"logistic", "multinomial", "squared"}
     weights : array (n_samples,), default=None
+        Positive.
     """
 
     def __init__(self, codes, n_exits, target, cost, loss, weights=None):
         weights = np.ones(len(codes)) if weights is None else np.asarray(weights)
-        self.codes, self.n_exits = codes, np.asarray(n_exits)
+        self.codes, self.n_exits = np.asfortranarray(codes, dtype=np.uint8), np.asarray(n_exits)
         self.first = exit_columns(self.n_exits, drop_last=False)
-        self.free = np.delete(np.arange(self.first[-1]), self.first[1:] - 1)  # exits that are not the last one
         self.target, self.loss, self.loss_name = target, LOSSES[loss], loss
         self.cost = np.asarray(cost, dtype=np.float64)
         self.weights = (weights / weights.sum()).astype(np.float32)
-
-    @cached_property
-    def columns(self):
-        """One-hot exits without the last ones: a dense product beats adding rows of W up to some 30 outputs."""
-        return one_hot(self.codes, self.n_exits, drop_last=True, dtype=np.float32)
-
-    @cached_property
-    def mean(self):
-        return self.transposed_times(self.weights[:, None])[:, 0]
 
     def part(self, snippets) -> "Problem":
         """Return the problem with some of the snippets only."""
@@ -93,26 +87,29 @@ class Problem:
         return Problem(self.codes[:, snippets], *rest)
 
     def exits_of(self, snippets):
-        """Return the rows of W of some snippets."""
+        """Return the rows of W of some snippets, a mask."""
         mask = np.zeros(len(self.n_exits), dtype=bool)
         mask[snippets] = True
         return np.repeat(mask, self.n_exits)
 
-    def times(self, coef):
-        return self.columns @ coef[self.free]
-
-    def transposed_times(self, matrix):
-        out = np.zeros((self.first[-1], matrix.shape[1]), dtype=np.float32)
-        out[self.free] = self.columns.T @ matrix
+    def scores(self, coef, intercept):
+        """Return what rows get, float32 (n_samples, n_outputs)."""
+        out = np.tile(np.asarray(intercept, dtype=np.float32), (len(self.codes), 1))
+        add_exits(self.codes, self.first, np.ascontiguousarray(coef, dtype=np.float32), out)
         return out
 
-    def residual(self, coef, intercept):
+    def sums(self, rows):
+        """Return the sum of the rows that take each exit, float32 (n_exits, n_outputs)."""
+        out = np.zeros((self.first[-1], rows.shape[1]), dtype=np.float32)
+        sum_exits(self.codes, self.first, rows, out)
+        return out
+
+    def residual(self, scores):
         """Return weights * (expected target - target): the gradient of the mean loss in the scores."""
-        scores = self.times(coef) + (intercept - self.mean @ coef)
         return self.weights[:, None] * (self.loss.mean(scores) - self.target).astype(np.float32)
 
-    def gradient(self, residual):
-        return self.transposed_times(residual) - np.outer(self.mean, residual.sum(axis=0))
+    def gradient(self, coef, intercept):
+        return self.sums(self.residual(self.scores(coef, intercept)))
 
     def lengths(self, matrix):
         """Return the norm of each snippet's rows."""
@@ -126,24 +123,11 @@ class Problem:
         start = self.loss.start(self.weights @ self.target).astype(np.float32)
         return PathPoint(np.inf, coef, start, np.zeros(len(self.n_exits), dtype=bool))
 
-    def largest_eigenvalue(self):
-        """Return an upper estimate for the centred, weighted one-hot exits, by power iteration."""
-        v = (np.random.default_rng(0).random(self.first[-1]) + 0.5).astype(np.float32)
-        norm = 1.0
-        for _ in range(_POWER_STEPS):
-            u = self.weights * (self.times(v[:, None])[:, 0] - self.mean @ v)
-            v = self.transposed_times(u[:, None])[:, 0] - self.mean * u.sum()
-            norm = float(np.linalg.norm(v))
-            if norm == 0:
-                return 1e-12
-            v /= norm
-        return 1.1 * norm
-
 
 def largest_penalty(problem) -> float:
     """Return the smallest penalty under which no snippet is used."""
     point = problem.empty()
-    gradient = problem.gradient(problem.residual(point.coef, point.intercept))
+    gradient = problem.gradient(point.coef, point.intercept)
     return float((problem.lengths(gradient) / problem.cost).max(initial=0.0))
 
 
@@ -151,23 +135,21 @@ def group_lasso_path(problem, penalties) -> Iterator[PathPoint]:
     """Yield the solution of each of the falling penalties; stop taking them when a model is large enough."""
     point = problem.empty()
     coef, intercept = point.coef, point.intercept
-    gradient = problem.gradient(problem.residual(coef, intercept))
+    strength, last = problem.lengths(problem.gradient(coef, intercept)) / problem.cost, None
     for penalty in penalties:
-        first = True
-        while True:
-            used = problem.lengths(coef) > 0
-            strength = problem.lengths(gradient) / problem.cost
-            wrong = np.flatnonzero(~used & (strength > penalty * (1 + _TOLERANCE)))
-            if not len(wrong) and not (first and used.any()):
-                break
-            joining = wrong[np.argsort(-strength[wrong])[: _NEW_SNIPPETS + used.sum() // 2]]
-            active = np.union1d(np.flatnonzero(used), joining)
-            exits = problem.exits_of(active)
-            part = problem.part(active)
+        # that move no faster than the penalty may be left out: the strong rule
+        active = (problem.lengths(coef) > 0) | (strength >= (penalty if last is None else 2 * penalty - last))
+        while active.any():
+            exits, part = problem.exits_of(active), problem.part(np.flatnonzero(active))
             coef[exits], intercept = _descend(part, coef[exits], intercept, penalty, _TOLERANCE * penalty)
-            gradient = problem.gradient(part.residual(coef[exits], intercept))
-            first = False
-        yield PathPoint(float(penalty), coef.copy(), intercept - problem.mean @ coef, problem.lengths(coef) > 0)
+            gradient = problem.sums(part.residual(part.scores(coef[exits], intercept)))
+            strength = problem.lengths(gradient) / problem.cost
+            wrong = ~active & (strength > penalty * (1 + _TOLERANCE))
+            if not wrong.any():
+                break
+            active |= wrong
+        last = penalty
+        yield PathPoint(float(penalty), coef.copy(), intercept, problem.lengths(coef) > 0)
 
 
 def refit(problem, point, penalty) -> PathPoint:
@@ -180,30 +162,26 @@ def refit(problem, point, penalty) -> PathPoint:
     if not len(snippets):
         return PathPoint(float(penalty), coef, problem.empty().intercept, point.used)
     exits, part = problem.exits_of(snippets), problem.part(snippets)
-    start = (point.intercept + part.mean @ point.coef[exits]).astype(np.float32)
-    coef[exits], intercept = _descend(part, point.coef[exits], start, penalty, _TOLERANCE * point.penalty)
-    return PathPoint(float(penalty), coef, intercept - part.mean @ coef[exits], point.used)
+    coef[exits], intercept = _descend(part, point.coef[exits], point.intercept, penalty, _TOLERANCE * point.penalty)
+    return PathPoint(float(penalty), coef, intercept, point.used)
 
 
 def _descend(problem, coef, intercept, penalty, tolerance):
-    """Return (coef, intercept) after accelerated proximal steps over all snippets, restarted when they turn back."""
-    step = 1.0 / (problem.loss.curvature * problem.largest_eigenvalue())
-    intercept_step = 1.0 / problem.loss.curvature
-    at, at_intercept, momentum = coef, intercept, 1.0
-    for _ in range(_MAX_STEPS):
-        residual = problem.residual(at, at_intercept)
-        moved = at - np.float32(step) * problem.gradient(residual)
-        moved_intercept = at_intercept - np.float32(intercept_step) * residual.sum(axis=0)
-        shrunk = np.maximum(0, 1 - penalty * step * problem.cost / np.maximum(problem.lengths(moved), 1e-30))
-        moved *= np.repeat(shrunk.astype(np.float32), problem.n_exits)[:, None]
-        off = problem.lengths(moved - at).max() / (step * problem.cost.min())
-        if np.vdot(at - moved, moved - coef) > 0:
-            momentum = 1.0
-        next_momentum = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
-        ahead = np.float32((momentum - 1) / next_momentum)
-        at = moved + ahead * (moved - coef)
-        at_intercept = moved_intercept + ahead * (moved_intercept - intercept)
-        coef, intercept, momentum = moved, moved_intercept, next_momentum
-        if off <= tolerance:
+    """Return (coef, intercept) after passes over all snippets, until none moves its gradient by the tolerance."""
+    coef = np.ascontiguousarray(coef, dtype=np.float32)
+    most, n_outputs = int(problem.n_exits.max()), coef.shape[1]
+    scratch, target = np.empty((most + 1, n_outputs), dtype=np.float32), np.empty((most + 1, n_outputs))
+    scores, shift = problem.scores(coef, intercept), np.zeros(n_outputs)
+    bound = problem.loss.curvature(problem.loss.mean(scores))
+    relative, absolute = _LEAST_CURVATURE
+    bound = problem.weights * np.maximum(bound, np.float32(max(relative * bound.max(), absolute)))
+    mass = problem.sums(bound[:, None])[:, 0].astype(np.float64)
+    args = problem.codes, problem.first, bound, mass, penalty * problem.cost, problem.cost
+    for n_passes in range(_MAX_PASSES):
+        residual = problem.residual(scores)
+        moved = residual.copy()
+        longest = descend(*args, coef, moved, scratch, target, shift, n_passes == 0)
+        scores += (moved - residual) / np.maximum(bound, _TINY)[:, None]
+        if longest <= tolerance:
             break
-    return coef, intercept
+    return coef, (intercept + shift).astype(np.float32)

@@ -1,7 +1,7 @@
 """The regressor over decision snippets."""
 
 import numpy as np
-from sklearn.base import RegressorMixin, _fit_context
+from sklearn.base import RegressorMixin
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import Ridge
 from sklearn.utils import check_array
@@ -35,7 +35,8 @@ class DecisionSnippetRegressor(RegressorMixin, SnippetModel):
     target_mean_, target_scale_ : float
         Predictions are ``target_mean_ + target_scale_ * sum * 2 ** -exponent_``.
     validation_score_ : float
-        Negative mean squared error on the held-out rows, in units of the target's variance.
+        Negative mean squared error on the held-out rows, in units of the target's variance; NaN where nothing was to
+        be chosen.
 
     Examples
     --------
@@ -50,26 +51,7 @@ class DecisionSnippetRegressor(RegressorMixin, SnippetModel):
     def _default_forest(self):
         return RandomForestRegressor
 
-    @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y, sample_weight=None):
-        """Grow, mine, choose and weigh.
-
-        Parameters
-        ----------
-        X : DataFrame or array-like of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,)
-        sample_weight : array-like of shape (n_samples,) or None, default=None
-            Non-negative; a row of weight 0 is not there.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError, TypeError
-            As `DecisionSnippetClassifier.fit` does.
-        """
+    def _learned(self, X, y, sample_weight):
         X, y, weights = self._checked(X, y, sample_weight)
         y = check_array(y, dtype=np.float64, ensure_2d=False, input_name="y")
         self.target_mean_ = float(np.average(y, weights=weights))
@@ -93,7 +75,7 @@ class DecisionSnippetRegressor(RegressorMixin, SnippetModel):
             weight_bits=self.weight_bits,
             score=negative_error,
         )
-        return self._fit_snippets(X, y, task)
+        return X, y, task, None
 
     def predict(self, X):
         """Return the predicted values, float64 (n_samples,)."""

@@ -1,8 +1,8 @@
 """Which snippets to keep, and with which weights, so that the model fits a budget of bytes.
 
-A group lasso over the snippets' exits, whose penalty on a snippet grows with its bytes or with their root, gives a path
-from few snippets to many. Of the largest models on it that fit the budget, each also with its weights fitted again
-under a smaller penalty, the one that does best on held-out rows is taken and its weights are fitted to all rows.
+A group lasso over the snippets' exits, whose penalty on a snippet may grow with its bytes, gives a path from few
+snippets to many. Of those that fit the budget, the largest and the best are weighed again, under the same and a smaller
+penalty; the one that does best on held-out rows is taken and its weights are fitted to all rows.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,10 @@ __all__ = ["Model", "Task", "select", "weigh_all"]
 _PENALTIES = np.geomspace(0.6, 1e-3, 30)  # of the largest useful one
 _RELAXED = (1.0, 0.1)  # penalty of the final weights, as a share of the one that chose the snippets
 _MAX_ROWS = 6_000  # that choose the snippets; all rows fit the final weights
-_TRIED_POINTS = 6  # the largest models that fit
+_LARGEST, _BEST = 3, 3  # models that fit, of which the weights are fitted again
 _OVERSHOOT = 1.3  # how far past the budget the path goes before it stops
 _SPLIT_BYTES = 3.0
-_COST_EXPONENTS = (0.5, 1.0)  # of a snippet's bytes: the root prefers larger snippets; data decide
+_COST_EXPONENTS = (0.0, 0.5, 1.0)  # of a snippet's bytes: the smaller, the larger the snippets; data decide
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class Model:
     linear_model: object = None
 
 
-def select(codes, n_exits, task, *, budget_bytes, measure, train, held_out) -> Model:
-    """Choose snippets and weights.
+def select(codes, n_exits, task, *, budgets, measure, train, held_out) -> list[Model]:
+    """Choose snippets and weights for each budget; one path serves them all.
 
     Parameters
     ----------
@@ -84,7 +84,8 @@ def select(codes, n_exits, task, *, budget_bytes, measure, train, held_out) -> M
         Exit of each row in each snippet.
     n_exits : int array (n_snippets,)
     task : Task
-    budget_bytes : int
+    budgets : sequence of int
+        Bytes.
     measure : callable
         ``measure(numbers, values)``: flash bytes of a model.
     train, held_out : int arrays
@@ -92,70 +93,91 @@ def select(codes, n_exits, task, *, budget_bytes, measure, train, held_out) -> M
 
     Returns
     -------
-    Model
+    list of Model
 
     Raises
     ------
     ValueError
-        If not even the model without snippets fits the budget.
+        If not even the model without snippets fits the smallest budget.
     """
-    return _Selection(codes, n_exits, task, budget_bytes, measure, train, held_out).run()
+    return _Selection(codes, n_exits, task, budgets, measure, train, held_out).run()
 
 
 def weigh_all(codes, n_exits, task, train, held_out) -> Model:
-    """Weigh every snippet by the linear model of the task, scored on the held-out rows, then fitted to all."""
-    values, _ = task.fit_linear_model(codes, n_exits, train)
-    score = task.score(values.scores(codes[held_out], n_exits), held_out)
+    """Weigh every snippet by the linear model of the task, fitted to all rows.
+
+    The score is that of the same, fitted to the training rows; NaN without `held_out`.
+    """
+    score = np.nan
+    if held_out is not None:
+        values, _ = task.fit_linear_model(codes, n_exits, train)
+        score = task.score(values.scores(codes[held_out], n_exits), held_out)
     values, fitted = task.fit_linear_model(codes, n_exits, np.arange(len(codes)))
     return Model(np.arange(len(n_exits)), values, score, fitted)
 
 
 class _Selection:
-    def __init__(self, codes, n_exits, task, budget_bytes, measure, train, held_out):
+    def __init__(self, codes, n_exits, task, budgets, measure, train, held_out):
         self.codes, self.n_exits, self.task = codes, n_exits, task
-        self.budget_bytes, self.measure, self.train, self.held_out = budget_bytes, measure, train[:_MAX_ROWS], held_out
+        self.budgets, self.measure, self.train, self.held_out = budgets, measure, train[:_MAX_ROWS], held_out
         n_outputs = task.target.shape[1]
         # a split and its share of the values
         n_values = n_exits - (n_outputs > 1)
         self.n_bytes = (n_exits - 1) * _SPLIT_BYTES + n_values * n_outputs * task.weight_bits / 8
 
-    def run(self) -> Model:
-        best, chosen = None, None
+    def run(self) -> list[Model]:
+        best = [None] * len(self.budgets)
         for exponent in _COST_EXPONENTS:
             self.cost = (self.n_bytes / self.n_bytes.min(initial=np.inf)) ** exponent
             self.problem = self.task.problem(self.codes, self.n_exits, self.cost, self.train)
-            for point in list(self._points())[-_TRIED_POINTS:]:
-                for model, share in self._weighted(point):
-                    if best is None or model.score > best.score:
-                        best, chosen = model, (point, share, self.cost)
-        if best is None:
+            self.tried, self.scores, found = {}, {}, self._points()  # by the ids of the points that `found` holds
+            for k, points in enumerate(found):
+                for point in self._promising(points):
+                    for model, share, n_bytes in self._weighted(point):
+                        if n_bytes <= self.budgets[k] and (best[k] is None or model.score > best[k][0].score):
+                            best[k] = model, point, share, self.cost
+        if None in best:
             raise ValueError(
-                f"budget_bytes={self.budget_bytes} is less than the {self._bytes(self.problem.empty())} bytes of a "
+                f"budget_bytes={min(self.budgets)} is less than the {self._bytes(self.problem.empty())} bytes of a "
                 "model without any snippet; give more"
             )
-        return self._on_all_rows(*chosen, best.score)
+        return [self._on_all_rows(*found, budget) for found, budget in zip(best, self.budgets, strict=True)]
 
     # -- candidates ---------------------------------------------------------------------------------------------------
 
     def _points(self):
-        """Yield the empty model, then those of the path that fit, and larger ones cut down until they do."""
-        yield self.problem.empty()
+        """Return for each budget the empty model, the path as far as it fits, and larger models cut down to fit."""
+        empty = self.problem.empty()
+        found, is_open = [[empty] for _ in self.budgets], np.ones(len(self.budgets), dtype=bool)
         for point in group_lasso_path(self.problem, largest_penalty(self.problem) * _PENALTIES):
             n_bytes = self._bytes(point)
-            if n_bytes <= self.budget_bytes:
-                yield point
-                continue
-            yield from self._cut_down(point)
-            if n_bytes > _OVERSHOOT * self.budget_bytes:
-                return
+            for k in np.flatnonzero(is_open):
+                if n_bytes <= self.budgets[k]:
+                    found[k].append(point)
+                    continue
+                found[k] += self._cut_down(point, self.budgets[k])
+                is_open[k] = n_bytes <= _OVERSHOOT * self.budgets[k]
+            if not is_open.any():
+                break
+        return found
 
-    def _cut_down(self, point):
+    def _promising(self, points):
+        """Return the largest models and, of the others, those that do best on the held-out rows as they are."""
+        others, largest = points[:-_LARGEST], points[-_LARGEST:]
+        return sorted(others, key=self._score_as_is, reverse=True)[:_BEST] + largest
+
+    def _score_as_is(self, point):
+        if id(point) not in self.scores:
+            self.scores[id(point)] = self._score(np.flatnonzero(point.used), self._rounded(point))
+        return self.scores[id(point)]
+
+    def _cut_down(self, point, budget):
         """Yield the point with as many of its snippets, the weightiest for their bytes first, as fit."""
         order = np.argsort(-self.problem.lengths(point.coef) / self.cost, kind="stable")[: point.used.sum()]
         low, high = 0, len(order)
         while low + 1 < high:
             middle = (low + high) // 2
-            if self._bytes(self._restricted(point, order[:middle])) <= self.budget_bytes:
+            if self._bytes(self._restricted(point, order[:middle])) <= budget:
                 low = middle
             else:
                 high = middle
@@ -169,23 +191,30 @@ class _Selection:
         return PathPoint(point.penalty, coef, point.intercept, used)
 
     def _weighted(self, point):
-        """Yield (model, share) for each way to weigh the snippets of a point, scored on the held-out rows."""
-        numbers = np.flatnonzero(point.used)
-        codes = self.codes[np.ix_(self.held_out, numbers)]
-        for share in (None,) if self.task.linear_model is not None else _RELAXED:
-            values, fitted = self._values(point, share, self.problem, self.train)
-            if self.measure(numbers, values) <= self.budget_bytes:
-                score = self.task.score(values.scores(codes, self.n_exits[numbers]), self.held_out)
-                yield Model(numbers, values, score, fitted), share
+        """Return (model, share, bytes) for each way to weigh the snippets of a point, scored on the held-out rows."""
+        if id(point) not in self.tried:
+            self.tried[id(point)] = [
+                self._scored(point, share) for share in ((None,) if self.task.linear_model is not None else _RELAXED)
+            ]
+        return self.tried[id(point)]
 
-    def _on_all_rows(self, point, share, cost, score) -> Model:
+    def _scored(self, point, share):
+        numbers = np.flatnonzero(point.used)
+        values, fitted = self._values(point, share, self.problem, self.train)
+        return Model(numbers, values, self._score(numbers, values), fitted), share, self.measure(numbers, values)
+
+    def _score(self, numbers, values):
+        codes = self.codes[np.ix_(self.held_out, numbers)]
+        return self.task.score(values.scores(codes, self.n_exits[numbers]), self.held_out)
+
+    def _on_all_rows(self, model, point, share, cost, budget) -> Model:
         rows = np.arange(len(self.codes))
         whole = self.task.problem(self.codes, self.n_exits, cost, rows)
         while True:
             numbers = np.flatnonzero(point.used)
             values, fitted = self._values(point, share, whole, rows)
-            if not len(numbers) or self.measure(numbers, values) <= self.budget_bytes:
-                return Model(numbers, values, score, fitted)
+            if not len(numbers) or self.measure(numbers, values) <= budget:
+                return Model(numbers, values, model.score, fitted)
             point = self._restricted(point, numbers[:-1])  # other weights may need a few bytes more
 
     # -- parts --------------------------------------------------------------------------------------------------------

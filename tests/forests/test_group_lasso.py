@@ -2,6 +2,10 @@
 
 import numpy as np
 import pytest
+from effml._cext.group_lasso import descend
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
 from scipy.special import expit, softmax
 from sklearn.linear_model import Lasso, LogisticRegression
 
@@ -38,9 +42,8 @@ def test_solutions_meet_the_optimality_conditions(loss):
         gradient = Z.T @ residual
         assert np.abs(residual.sum(axis=0)).max() < 0.1 * point.penalty
         for snippet, cost in enumerate(given.cost):
-            mine = slice(first[snippet], first[snippet + 1] - 1)
+            mine = slice(first[snippet], first[snippet + 1])
             norm = np.linalg.norm(point.coef[mine])
-            assert not point.coef[first[snippet + 1] - 1].any()
             if norm > 0:
                 expected = -point.penalty * cost * point.coef[mine] / norm
                 assert np.abs(gradient[mine] - expected).max() < 0.15 * point.penalty * given.cost.max()
@@ -57,11 +60,12 @@ def test_stumps_of_equal_cost_are_the_lasso(loss):
     *_, point = group_lasso_path(given, penalty * np.geomspace(8, 1, 6))
     Z, y = one_hot(given.codes, given.n_exits), given.target[:, 0]
     if loss == "squared":
-        peer = Lasso(alpha=penalty).fit(Z, y)
+        peer = Lasso(alpha=penalty / np.sqrt(2)).fit(Z, y)  # two weights w, -w of norm sqrt(2) |w| differ by 2 w
     else:
-        options = {"l1_ratio": 1, "solver": "saga", "tol": 1e-6, "max_iter": 5000, "C": 1 / (penalty * len(Z))}
+        options = {"l1_ratio": 1, "solver": "saga", "tol": 1e-6, "max_iter": 5000, "C": np.sqrt(2) / (penalty * len(Z))}
         peer = LogisticRegression(**options).fit(Z, y)
-    np.testing.assert_allclose(point.coef[::2, 0], np.ravel(peer.coef_), atol=0.05 * np.abs(peer.coef_).max())
+    difference = point.coef[::2, 0] - point.coef[1::2, 0]
+    np.testing.assert_allclose(difference, np.ravel(peer.coef_), atol=0.05 * np.abs(peer.coef_).max())
 
 
 def test_nothing_is_used_from_the_largest_penalty_on():
@@ -82,7 +86,63 @@ def test_fitting_again_keeps_the_snippets_and_lowers_the_loss():
     assert not again.coef[~given.exits_of(np.flatnonzero(point.used))].any()
 
     def loss(p):
-        scores = (given.times(p.coef) + p.intercept)[:, 0]
+        scores = given.scores(p.coef, p.intercept)[:, 0]
         return np.mean(np.logaddexp(0, scores) - given.target[:, 0] * scores)
 
     assert loss(again) < loss(point)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@drawn(data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_one_visit_solves_a_snippet(n_outputs, data):
+    """W_j and the intercept's move minimise the quadratic plus the norm: no nearby point is better."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    n_exits, n = data.draw(st.integers(2, 5)), data.draw(st.integers(1, 40))
+    codes = np.asfortranarray(rng.integers(0, n_exits, (n, 1)), dtype=np.uint8)
+    curvature = rng.uniform(0.1, 1, n).astype(np.float32)
+    coef = rng.normal(size=(n_exits, n_outputs)).astype(np.float32) * data.draw(st.sampled_from([0, 1]))
+    residual = rng.normal(size=(n, n_outputs)).astype(np.float32)
+    penalty = data.draw(st.sampled_from([0.01, 1.0, 30.0]))
+    mass = np.bincount(codes[:, 0], curvature, n_exits)
+    after, moved, shift = coef.copy(), residual.copy(), np.zeros(n_outputs)
+    scratch = np.empty((n_exits + 1, n_outputs), dtype=np.float32)
+    first = np.array([0, n_exits])
+    descend(
+        codes,
+        first,
+        curvature,
+        mass,
+        np.array([penalty]),
+        np.ones(1),
+        after,
+        moved,
+        scratch,
+        scratch.astype(float),
+        shift,
+        True,
+    )
+
+    def objective(w, d):
+        step = (w + d - coef)[codes[:, 0]]
+        return (residual * step + curvature[:, None] / 2 * step**2).sum() + penalty * np.linalg.norm(w[mass > 0])
+
+    step = (after + shift - coef)[codes[:, 0]]
+    np.testing.assert_allclose(moved, residual + curvature[:, None] * step, atol=1e-4)
+    best = objective(after.astype(float), shift)
+    for size in (1e-3, 1e-1, 1.0):
+        near = objective(after + size * rng.normal(size=after.shape), shift + size * rng.normal(size=n_outputs))
+        assert near >= best - 1e-4 * (1 + abs(best))
+    if after.any():
+        assert objective(np.zeros_like(after), shift) >= best - 1e-4 * (1 + abs(best))
+
+
+@pytest.mark.parametrize("n_outputs", [1, 4])
+def test_sums_and_scores_by_exit_are_those_of_one_hot_columns(n_outputs):
+    rng = np.random.default_rng(0)
+    given = problem("squared", n=203)
+    Z = one_hot(given.codes, given.n_exits, drop_last=False)
+    rows = rng.normal(size=(203, n_outputs)).astype(np.float32)
+    np.testing.assert_allclose(given.sums(rows), Z.T @ rows, atol=1e-4)
+    coef = rng.normal(size=(Z.shape[1], n_outputs)).astype(np.float32)
+    np.testing.assert_allclose(given.scores(coef, rows[0]), Z @ coef + rows[0], atol=1e-4)

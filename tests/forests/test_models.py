@@ -207,3 +207,34 @@ def test_bad_parameters_are_named(parameters, message):
 def test_one_class_is_named():
     with pytest.raises(ValueError, match="one class"):
         DecisionSnippetClassifier(RandomForestClassifier(3)).fit([[0.0], [1.0]], [1, 1])
+
+
+def test_one_path_serves_several_budgets(digits):
+    X, y = digits
+    estimator = DecisionSnippetClassifier(budget_bytes=5000, **LARGER)
+    models = estimator.fit_budgets(X, y, [900, 2500])
+    assert [model.budget_bytes for model in models] == [900, 2500]
+    assert not hasattr(estimator, "snippets_")
+    for model in models:
+        alone = clone(model).fit(X, y)
+        np.testing.assert_array_equal(model.exit_values_, alone.exit_values_)
+        np.testing.assert_array_equal(model.snippets_.trees.threshold, alone.snippets_.trees.threshold)
+        assert model.validation_score_ == alone.validation_score_
+        assert effml.footprint(model).flash_bytes <= model.budget_bytes
+        assert effml.compile_c(model, input_dtype="uint8").agreement(X).n_equal == len(X)
+
+
+@pytest.mark.parametrize("budgets", [[], [0, 900], [900.5], [True]])
+def test_budgets_that_make_no_sense_are_named(cancer, budgets):
+    with pytest.raises(ValueError, match="budgets="):
+        DecisionSnippetClassifier(**SMALL).fit_budgets(*cancer, budgets)
+
+
+def test_the_forest_has_not_seen_the_rows_that_choose(cancer):
+    X, y = cancer
+    model = DecisionSnippetClassifier(budget_bytes=700, **SMALL).fit(X, y)
+    assert model.transformer_.forest_.estimators_[0].tree_.weighted_n_node_samples[0] == pytest.approx(0.8 * len(X), 1)
+    assert model.validation_score_ < 0
+    whole = DecisionSnippetClassifier(**SMALL).fit(X, y)
+    assert whole.transformer_.forest_.estimators_[0].tree_.weighted_n_node_samples[0] == len(X)
+    assert np.isnan(whole.validation_score_)

@@ -1,12 +1,8 @@
-"""Loop behind effml.program.steps.ForestWalk.run: many rows through many trees, sums in 32-bit integers.
-
-A node is four numbers: threshold, column, left, right. Leaves are nodes that lead to themselves, so that several rows
-can walk side by side, each at its own speed: one row alone waits for memory at every split.
-"""
+"""Loop behind effml.program.steps.ForestWalk.run: many rows through many trees, sums in 32-bit integers."""
 
 from cython.parallel cimport prange, threadid
-from libc.stdint cimport INT32_MAX, INT32_MIN, int8_t, int16_t, int32_t, uint8_t, uint16_t, uint32_t
-from libc.string cimport memcpy
+from libc.stdint cimport INT32_MAX, INT32_MIN, int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t
+from libc.string cimport memcpy, memset
 
 import numpy as np
 
@@ -20,6 +16,30 @@ cdef extern from *:
     """
     int omp_get_max_threads() nogil
 
+cdef extern from "forest_walk.h" nogil:
+    enum:
+        EFFML_TOP_ROWS
+        EFFML_TOP_EXITS
+        EFFML_LANES
+    ctypedef struct effml_node:
+        pass
+    ctypedef struct effml_top:
+        pass
+    ctypedef struct effml_forest:
+        const effml_node* nodes
+        int32_t n_splits
+        const effml_top* tops
+        const int64_t* first_top
+        const int32_t* exits
+        Py_ssize_t n_trees
+        const int32_t* leaf
+        const int16_t* narrow
+        const int32_t* wide
+        Py_ssize_t n_outputs, padded
+    ctypedef void (*effml_walk_block)(const effml_forest*, const int32_t*, Py_ssize_t, uint32_t*) noexcept
+    effml_walk_block effml_choose_walk_block(int)
+    int effml_top_levels()
+
 ctypedef fused input_t:
     uint8_t
     int8_t
@@ -29,13 +49,9 @@ ctypedef fused input_t:
     int32_t
     float
 
-cdef enum:
-    SIDE_BY_SIDE = 8
-
-cdef struct Node:
-    int32_t threshold
-    int32_t column
-    int32_t child[2]
+TOP_ROWS, TOP_EXITS, LANES = EFFML_TOP_ROWS, EFFML_TOP_EXITS, EFFML_LANES
+TOP_LEVELS = effml_top_levels()
+FASTEST = 2  # instruction level; less for tests
 
 
 def max_threads():
@@ -45,40 +61,52 @@ def max_threads():
 
 def forest_walk(
     const input_t[:, :] x, const int32_t[::1] columns, bint nan_left, bint nan_right, const int32_t[:, ::1] nodes,
-    int32_t n_splits, const int32_t[::1] roots, const int32_t[::1] leaf, const uint32_t[:, ::1] values,
-    uint32_t[:, ::1] out, Py_ssize_t block, int n_threads,
+    int32_t n_splits, const int32_t[:, ::1] tops, const int64_t[::1] first_top, const int32_t[:, ::1] exits,
+    const int32_t[::1] leaf, const int16_t[:, ::1] narrow, const int32_t[:, ::1] wide, uint32_t[:, ::1] out,
+    Py_ssize_t block, int n_threads, int level,
 ):
-    """out[i] += values[leaf[l]] for the leaf l of every tree, or out[i, leaf[l]] += 1 when values is empty.
+    """out[i] += values[leaf[l]] for the leaf l of every tree, or out[i, leaf[l]] += 1 when there are no values.
 
-    Node columns number `columns`; a block of rows is copied there as int32 keys in the order of x. With nan_left and
-    nan_right there are two copies, the first with each NaN below all numbers, the second with each NaN above.
+    The keys of a block of rows, a multiple of TOP_ROWS, are copied column by column, those of `columns` in the order
+    of x; with nan_left and nan_right twice, first with each NaN below all numbers, then with each NaN above. Columns of
+    nodes and tops are multiplied by `block`. Values are `narrow` or `wide`, the other has no rows; their columns are
+    padded to a multiple of LANES unless there is one.
     """
+    cdef effml_forest forest
+    forest.nodes, forest.n_splits = <const effml_node*>&nodes[0, 0], n_splits
+    forest.tops, forest.first_top = <const effml_top*>&tops[0, 0], &first_top[0]
+    forest.exits, forest.n_trees, forest.leaf = &exits[0, 0], exits.shape[0], &leaf[0]
+    forest.narrow = &narrow[0, 0] if narrow.shape[0] else NULL
+    forest.wide = &wide[0, 0] if wide.shape[0] else NULL
+    forest.n_outputs, forest.padded = out.shape[1], narrow.shape[1]
+    cdef effml_walk_block walk = effml_choose_walk_block(level)
     cdef Py_ssize_t n = x.shape[0], b, width = columns.shape[0] * (nan_left + nan_right)
-    block = (block + SIDE_BY_SIDE - 1) // SIDE_BY_SIDE * SIDE_BY_SIDE
-    cdef int32_t[:, ::1] scratch = np.zeros((n_threads, max(block * width, 1)), dtype=np.int32)
+    cdef int32_t[:, ::1] keys = np.zeros((n_threads, max(block * width, 1)), dtype=np.int32)
+    cdef uint32_t[:, ::1] sums = np.empty((n_threads, block * forest.padded), dtype=np.uint32)
     with nogil:
         for b in prange((n + block - 1) // block, num_threads=n_threads, schedule="dynamic"):
-            copy_keys(x, columns, nan_left, nan_right, b * block, min(n, (b + 1) * block), &scratch[threadid(), 0])
-            walk_block(
-                <const Node*>&nodes[0, 0], n_splits, roots, leaf, values, &scratch[threadid(), 0], width,
-                out, b * block, min(n, (b + 1) * block),
+            copy_keys(
+                x, columns, nan_left, nan_right, b * block, min(n, (b + 1) * block), block, &keys[threadid(), 0]
             )
+            memset(&sums[threadid(), 0], 0, block * forest.padded * sizeof(uint32_t))
+            walk(&forest, &keys[threadid(), 0], min(n, (b + 1) * block) - b * block, &sums[threadid(), 0])
+            add_sums(out, b * block, min(n, (b + 1) * block), &sums[threadid(), 0], forest.padded)
 
 
 cdef void copy_keys(
     const input_t[:, :] x, const int32_t[::1] columns, bint nan_left, bint nan_right, Py_ssize_t begin,
-    Py_ssize_t end, int32_t* keys,
+    Py_ssize_t end, Py_ssize_t block, int32_t* keys,
 ) noexcept nogil:
-    cdef Py_ssize_t i, j, m = columns.shape[0]
-    for i in range(begin, end):
-        if nan_left:
-            for j in range(m):
-                keys[j] = key_of(x[i, columns[j]], INT32_MIN)
-            keys += m
-        if nan_right:
-            for j in range(m):
-                keys[j] = key_of(x[i, columns[j]], INT32_MAX)
-            keys += m
+    cdef Py_ssize_t i, j
+    if nan_left:
+        for i in range(begin, end):
+            for j in range(columns.shape[0]):
+                keys[j * block + i - begin] = key_of(x[i, columns[j]], INT32_MIN)
+        keys += columns.shape[0] * block
+    if nan_right:
+        for i in range(begin, end):
+            for j in range(columns.shape[0]):
+                keys[j * block + i - begin] = key_of(x[i, columns[j]], INT32_MAX)
 
 
 cdef inline int32_t key_of(input_t value, int32_t nan_key) noexcept nogil:
@@ -94,35 +122,10 @@ cdef inline int32_t key_of(input_t value, int32_t nan_key) noexcept nogil:
         return value
 
 
-cdef void walk_block(
-    const Node* nodes, int32_t n_splits, const int32_t[::1] roots, const int32_t[::1] leaf,
-    const uint32_t[:, ::1] values, const int32_t* keys, Py_ssize_t width, uint32_t[:, ::1] out, Py_ssize_t begin,
-    Py_ssize_t end,
+cdef void add_sums(
+    uint32_t[:, ::1] out, Py_ssize_t begin, Py_ssize_t end, const uint32_t* sums, Py_ssize_t padded
 ) noexcept nogil:
-    cdef Py_ssize_t tree, group, first, k, c, row, n_out = out.shape[1]
-    cdef int32_t at[SIDE_BY_SIDE]
-    cdef int32_t lowest
-    cdef const int32_t* here
-    cdef const Node* node
-    cdef bint votes = values.shape[0] == 0
-    for tree in range(roots.shape[0]):
-        # the last group may hold old keys: they walk along and are not counted
-        for group in range((end - begin + SIDE_BY_SIDE - 1) // SIDE_BY_SIDE):
-            first = group * SIDE_BY_SIDE
-            here = keys + first * width
-            for k in range(SIDE_BY_SIDE):
-                at[k] = roots[tree]
-            lowest = roots[tree]
-            while lowest < n_splits:
-                lowest = INT32_MAX
-                for k in range(SIDE_BY_SIDE):
-                    node = &nodes[at[k]]
-                    at[k] = node.child[here[k * width + node.column] > node.threshold]
-                    lowest = min(lowest, at[k])
-            for k in range(min(SIDE_BY_SIDE, end - begin - first)):
-                row = leaf[at[k] - n_splits]
-                if votes:
-                    out[begin + first + k, row] += 1
-                else:
-                    for c in range(n_out):
-                        out[begin + first + k, c] += values[row, c]
+    cdef Py_ssize_t i, c
+    for i in range(begin, end):
+        for c in range(out.shape[1]):
+            out[i, c] += sums[(i - begin) * padded + c]

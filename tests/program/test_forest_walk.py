@@ -2,18 +2,20 @@
 
 import shutil
 import subprocess
+from unittest import mock
 
 import numpy as np
 import pytest
 from common.c_proof import assert_c_equals_run, compiles_everywhere, hostile_rows, sanitized_outputs
 from common.random_programs import forest_program, random_forest, with_second_forest, with_useful_splits
+from effml._cext.forest_walk import FASTEST
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effml.persistence import TRUSTED_TYPES
 from effml.program import Buffer, CompiledProgram, Program, footprint_of, generate_c
 from effml.program.buffers import DTYPES, INPUT_DTYPES
-from effml.program.steps import FOREST_LAYOUTS, ForestWalk
+from effml.program.steps import FOREST_LAYOUTS, ForestWalk, forests
 from effml.program.steps.forest_words import direct_payload, pack_words, payload_of, word_format
 
 ADDS = ("rows", "by_tree", "votes")
@@ -442,3 +444,17 @@ def test_bad_arrays_are_named(changes, message):
 def test_a_format_is_chosen_without_splits():
     step = random_forest(np.random.default_rng(0), Buffer("x", "u8", 3), (0,), 1)
     assert word_format(step, 8).header == 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_every_instruction_set_gives_the_same_sums(data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    dtype = data.draw(st.sampled_from(["f32", "u8", "i16"]))
+    splits = data.draw(st.lists(st.integers(0, 60), min_size=1, max_size=6))
+    step = random_forest(rng, Buffer("x", dtype, 4), tuple(splits), data.draw(st.sampled_from([1, 3, 9])))
+    rows = rows_for(step, data.draw(st.sampled_from([1, 31, 33, 300])), 4, rng)
+    expected = plain_walk(step, rows)
+    for level in range(FASTEST + 1):
+        with mock.patch.object(forests, "FASTEST", level):
+            np.testing.assert_array_equal(step.run(rows), expected)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from effml._cext.bin_edges import bin_edges
 from effml.program.buffers import DTYPES, smallest_unsigned
 from effml.program.cwriter import C_TYPES, block, indent, key_of_float32
 from effml.program.steps.base import Cost, Step
@@ -119,10 +120,10 @@ class Bin(Step):
                 hit = np.zeros(len(values), dtype=bool)
                 hit[inside] = cuts[position[inside]] == values[inside]
                 out[:, i] = np.where(hit, codes[np.minimum(position, len(cuts))], codes[-1])
+                if values.dtype.kind == "f":
+                    out[np.isnan(values), i] = missing
             else:
-                out[:, i] = codes[np.searchsorted(cuts, values, side="left")]
-            if values.dtype.kind == "f":
-                out[np.isnan(values), i] = missing
+                bin_edges(values, cuts, codes, missing, out[:, i])
         return out
 
     @property

@@ -1,16 +1,17 @@
 """Walk many binary trees and sum what their leaves hold, in integers: forests and boosted trees, in two layouts."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
-from effml._cext.forest_walk import forest_walk, max_threads
+from effml._cext.forest_walk import FASTEST, forest_walk, max_threads
 from effml.program.buffers import DTYPES
 from effml.program.cwriter import block
 from effml.program.steps.base import Cost, Step
-from effml.program.steps.binning import as_keys
+from effml.program.steps.fast_forest import FastForest, fast_forest
 from effml.program.steps.forest_code import distinct_leaves, emit_trees, needed_ranges
 from effml.program.steps.forest_words import direct_payload, emit_walk, payload_of, word_format
 
@@ -19,7 +20,6 @@ __all__ = ["FOREST_LAYOUTS", "ForestWalk"]
 FOREST_LAYOUTS = ("table", "code")
 _VALUE_DTYPES = (np.int8, np.int16, np.int32)
 _INT32 = np.iinfo(np.int32)
-_BLOCK_KEYS = 1 << 13  # numbers of the rows that walk one tree before the next tree is fetched: they stay in the cache
 _WALKS_PER_THREAD = 5000  # of one row through one tree: what makes a further thread worth starting
 
 
@@ -224,42 +224,33 @@ class ForestWalk(Step):
             out += start
         if not len(x) or not self.n_trees:
             return out
-        columns, nodes, nan_left, nan_right = self._nodes()
-        values = np.empty((0, 1)) if self.votes else self.values
+        fast = self._fast
         forest_walk(
             x,
-            columns.astype(np.int32),
-            nan_left,
-            nan_right,
-            nodes,
+            fast.columns,
+            fast.nan_left,
+            fast.nan_right,
+            fast.nodes,
             len(self.feature),
-            np.where(self.roots < 0, len(self.feature) + ~self.roots, self.roots).astype(np.int32),
-            self.leaf.astype(np.int32),
-            values.astype(np.int32).view(np.uint32),
+            fast.tops,
+            fast.first_top,
+            fast.exits,
+            fast.leaf,
+            fast.narrow,
+            fast.wide,
             out.view(np.uint32),
-            min(max(_BLOCK_KEYS // len(columns), 16), 256),
+            fast.block,
             n_threads or max(1, min(max_threads(), len(x) * self.n_trees // _WALKS_PER_THREAD)),
+            FASTEST,
         )
         return out
 
-    def _nodes(self) -> tuple[np.ndarray, np.ndarray, bool, bool]:
-        """Return the columns that are read, the nodes of the fast loop, and which ways a NaN can go."""
-        n, n_leaves = len(self.feature), len(self.leaf)
-        read = np.zeros(max(int(self.feature.max(initial=0)) + 1, 1), dtype=bool)
-        read[self.feature] = True
-        read[0] |= n == 0
-        nan_left = self.threshold.dtype.kind != "f" or not self.missing_right.all()
-        nan_right = self.threshold.dtype.kind == "f" and bool(self.missing_right.any() or n == 0)
-        keys = as_keys(self.threshold).astype(np.int64) - (2**31 if self.input_dtype == "u32" else 0)
-        nodes = np.zeros((n + n_leaves, 4), dtype=np.int32)
-        nodes[:n, 0] = keys
-        nodes[:n, 1] = (np.cumsum(read) - 1)[self.feature]
-        if nan_left and nan_right:
-            nodes[:n, 1] += self.missing_right * int(read.sum())
-        nodes[:n, 2:] = np.where(self.children < 0, n + ~self.children, self.children)
-        nodes[n:, 0] = _INT32.max
-        nodes[n:, 2:] = np.arange(n, n + n_leaves)[:, None]
-        return np.flatnonzero(read), nodes, nan_left, nan_right
+    def __getstate__(self):
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # without `_fast`
+
+    @cached_property
+    def _fast(self) -> FastForest:
+        return fast_forest(self)
 
     def cost(self):
         n, depth, by_tree = len(self.feature), int(self.depths().sum()), self.output_of_tree() is not None

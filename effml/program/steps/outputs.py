@@ -15,7 +15,7 @@ __all__ = ["ArgBest", "Gather", "Positive", "Select", "Softmax", "exp_float32"]
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class ArgBest(Step):
-    """Position of the largest element (or the smallest); ties go to the lowest position."""
+    """Position of the largest element (or the smallest); ties go to the lowest position, and a NaN is never better."""
 
     kind: ClassVar[str] = "arg_best"
 
@@ -23,6 +23,8 @@ class ArgBest(Step):
     largest: bool = True
 
     def run(self, x):
+        if x.dtype.kind != "f":
+            return (x.argmax(axis=1) if self.largest else x.argmin(axis=1))[:, None].astype(DTYPES[self.output.dtype])
         best, value = np.zeros(len(x), dtype=np.int64), x[:, 0].copy()
         for k in range(1, x.shape[1]):
             better = x[:, k] > value if self.largest else x[:, k] < value

@@ -28,6 +28,10 @@ class ShapleyExplanation:
     feature_names : list of str
     data : array (n_rows, n_columns) or None
         The explained rows.
+    interactions : array (n_rows, n_features, n_features[, n_outputs]) or None
+        With ``interactions=True``: off the diagonal the Shapley interaction index of each pair (Grabisch and Roubens,
+        1999), on it what is left of the Shapley value without half of its pairs. The diagonal and each pair once add
+        up to the sum of `values` (the 2-SII of shapiq).
 
     Examples
     --------
@@ -45,6 +49,7 @@ class ShapleyExplanation:
     method: tuple
     feature_names: list
     data: np.ndarray | None = field(default=None, repr=False)
+    interactions: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self):
         return len(self.values)

@@ -1,5 +1,6 @@
 """The explainer from model to explanation."""
 
+import pickle
 import sys
 
 import numpy as np
@@ -73,6 +74,25 @@ def test_results_do_not_depend_on_n_jobs_and_follow_the_seed(diabetes, method):
     assert one.values[1, 3] == one.standard_errors[1, 3] == 0
 
 
+@pytest.mark.parametrize("method", ["closed_form", "gp"])
+def test_explainers_can_be_pickled(diabetes, method):
+    X, forest = diabetes
+    explainer = MultilinearShapleyExplainer(forest, X[:5], method=method, budget=80, random_state=0)
+    expected = explainer(X[20:23])
+    again = pickle.loads(pickle.dumps(explainer))(X[20:23])
+    np.testing.assert_array_equal(again.values, expected.values)
+
+
+def test_later_calls_keep_the_coalitions_of_their_seed_and_options(diabetes):
+    X, forest = diabetes
+    explainer = MultilinearShapleyExplainer(forest, X[:5], method="permutation", budget=80, random_state=0)
+    first = explainer(X[20:23])
+    np.testing.assert_array_equal(explainer(X[20:23]).values, first.values)
+    explainer.budget, explainer.random_state = 100, 1
+    fresh = MultilinearShapleyExplainer(forest, X[:5], method="permutation", budget=100, random_state=1)
+    np.testing.assert_array_equal(explainer(X[20:23]).values, fresh(X[20:23]).values)
+
+
 def test_a_row_does_not_depend_on_the_others(diabetes):
     X, forest = diabetes
     explainer = MultilinearShapleyExplainer(forest, X[:5], method="gp", budget=80, random_state=0)
@@ -82,7 +102,7 @@ def test_a_row_does_not_depend_on_the_others(diabetes):
 def test_groups_are_players(diabetes):
     X, forest = diabetes
     groups = {"body": [0, 1, 2, 3], "blood": range(4, 10)}
-    explanation = MultilinearShapleyExplainer(forest, X[:3], features=groups)(X[30])
+    explanation = MultilinearShapleyExplainer(forest, X[:3], features=groups, method="gp")(X[30])
     whole = forest.predict(X[30:31])[0]
     base = forest.predict(X[:3]).mean()
     body = forest.predict(np.concatenate([np.tile(X[30, :4], (3, 1)), X[:3, 4:]], axis=1)).mean()
@@ -118,6 +138,34 @@ def test_tolerance_stops_early_within_the_budget(diabetes):
         spread = np.ptp(loose.values, axis=1)
         assert (loose.standard_errors.max(axis=1) <= 0.2 * spread).all()
         assert np.abs(loose.values - full.values).max() < spread.max()
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "exact"])
+def test_a_constant_model_has_no_values(method):
+    explainer = MultilinearShapleyExplainer(
+        lambda X: np.full(len(X), 3.0), np.zeros((2, 12)), method=method, budget=200, random_state=0
+    )
+    explanation = explainer(np.ones((2, 12)))
+    np.testing.assert_allclose(explanation.values, 0, atol=1e-12)
+    np.testing.assert_allclose(explanation.standard_errors, 0, atol=1e-12)
+    np.testing.assert_allclose(explanation.base_values, 3.0)
+
+
+@pytest.mark.parametrize("kind", [LinearRegression, RandomForestRegressor])
+def test_a_constant_estimator_has_no_values(kind):
+    X = np.arange(12.0).reshape(6, 2)
+    explanation = MultilinearShapleyExplainer(kind().fit(X, np.full(6, 3.0)), X[:2])(X[4:])
+    np.testing.assert_array_equal(explanation.values, 0)
+    np.testing.assert_allclose(explanation.base_values, 3.0)
+    assert "0px" in explanation._repr_html_()
+
+
+@pytest.mark.parametrize("method", ["auto", "closed_form", "permutation"])
+def test_one_feature_of_an_estimator(method):
+    X, y = load_diabetes(return_X_y=True)
+    forest = RandomForestRegressor(3, random_state=0).fit(X[:, [2]], y)
+    explanation = MultilinearShapleyExplainer(forest, X[:9, [2]], method=method)(X[20:22, [2]])
+    np.testing.assert_allclose(explanation.values[:, 0] + explanation.base_values, forest.predict(X[20:22, [2]]))
 
 
 def test_data_frames_reach_the_model_as_data_frames():
@@ -158,13 +206,22 @@ def test_wrong_rows_are_named():
         explainer(np.zeros((0, 3)))
     with pytest.raises(ValueError, match="budget=3"):
         MultilinearShapleyExplainer(lambda X: X[:, 0], np.zeros((2, 3)), method="castro", budget=3)(np.ones((1, 3)))
+    with pytest.raises(ValueError, match="model returned NaN or infinity for 2 values"):
+        MultilinearShapleyExplainer(lambda X: np.where(X[:, 0] > 0, 1.0, np.nan), np.zeros((2, 1)))([[1.0]])
+    with pytest.raises(ValueError, match="at least one row"):
+        MultilinearShapleyExplainer(lambda X: X[:, 0], np.zeros((0, 1)))
+    X, y = load_diabetes(return_X_y=True)
+    for model in LinearRegression(), RandomForestRegressor(2):
+        with pytest.raises(ValueError, match="features"):  # a background with other columns than the model
+            MultilinearShapleyExplainer(model.fit(X, y), X[:3, :8])(X[:1, :8])
     with pytest.raises(ValueError, match="need numbers"):
         MultilinearShapleyExplainer(lambda X: np.full(len(X), "yes"), np.zeros((2, 3)))(np.ones((1, 3)))
 
 
 def test_html_and_importances_name_the_features(diabetes):
     X, forest = diabetes
-    explanation = MultilinearShapleyExplainer(forest, X[:3], features={"<a>": range(5), "b": range(5, 10)})(X[:4])
+    groups = {"<a>": range(5), "b": range(5, 10)}
+    explanation = MultilinearShapleyExplainer(forest, X[:3], features=groups, method="exact")(X[:4])
     html = explanation._repr_html_()
     assert "&lt;a&gt;" in html
     assert "16 coalitions" in html
@@ -196,6 +253,29 @@ def test_to_shap_holds_the_same_numbers(diabetes):
     np.testing.assert_array_equal(converted.values, explanation.values)
     np.testing.assert_array_equal(converted.base_values, explanation.base_values)
     np.testing.assert_array_equal(converted.data, X[:2])
+
+
+def test_to_shap_without_data_of_groups_and_with_outputs():
+    shap = pytest.importorskip("shap")
+    X, y = load_iris(return_X_y=True)
+    model = LogisticRegression(max_iter=500).fit(X, y)
+    converted = MultilinearShapleyExplainer(model, X[:3], features={"sepal": [0, 1], "petal": [2, 3]})(X[:2]).to_shap()
+    assert isinstance(converted, shap.Explanation)
+    assert converted.data is None
+    assert converted.values.shape == (2, 2, 3)
+    assert list(converted.feature_names) == ["sepal", "petal"]
+    assert converted[0, :, 1].values.shape == (2,)
+
+
+@pytest.mark.filterwarnings("ignore")  # of shap's own plots
+def test_plots_of_shap_take_the_result(diabetes):
+    shap = pytest.importorskip("shap")
+    pytest.importorskip("matplotlib").use("agg")
+    X, forest = diabetes
+    converted = MultilinearShapleyExplainer(forest, X[:3])(X[:4]).to_shap()
+    shap.plots.bar(converted, show=False)
+    shap.plots.waterfall(converted[0], show=False)
+    shap.plots.beeswarm(converted, show=False)
 
 
 def test_to_shap_without_shap_says_what_to_install(monkeypatch):

@@ -5,29 +5,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effml._cext import masked_rows as kernel
 from effml.shapley import CoalitionGame, InterventionalGame
-from effml.shapley.game import column_groups, predict_function
+from effml.shapley.game import column_groups, mix, predict_function
 
 
 @settings(max_examples=40, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 4), st.integers(1, 6)),
-    dtype=st.sampled_from([np.float32, np.float64]),
+    dtype=st.sampled_from([np.float32, np.float64, np.int64]),
     seed=st.integers(0, 999),
     data=st.data(),
 )
 def test_masked_rows_equal_numpy(shape, dtype, seed, data):
     n_rows, n_coalitions, n_background, n_columns = shape
     rng = np.random.default_rng(seed)
-    rows = rng.normal(size=(n_rows, n_columns)).astype(dtype)
-    background = rng.normal(size=(n_background, n_columns)).astype(dtype)
-    background[0, 0] = np.nan
+    rows = (100 * rng.normal(size=(n_rows, n_columns))).astype(dtype)
+    background = (100 * rng.normal(size=(n_background, n_columns))).astype(dtype)
+    background[0, 0] = np.nan if dtype != np.int64 else -1
     present = rng.integers(0, 2, size=(n_coalitions, n_columns)).astype(np.uint8)
     first = data.draw(st.integers(0, n_rows * n_coalitions - 1))
     count = data.draw(st.integers(1, n_rows * n_coalitions - first))
-    out = np.empty((count, n_background, n_columns), dtype=dtype)
-    kernel.masked_rows(rows, background, present, first, out)
+    out = mix(rows, background, present, first, count)
     expected = np.where(present[None, :, None, :], rows[:, None, None, :], background[None, None])
     np.testing.assert_array_equal(out, expected.reshape(-1, n_background, n_columns)[first : first + count])
 

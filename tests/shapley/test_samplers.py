@@ -14,7 +14,8 @@ from effml.shapley import samplers
 def test_counts_spend_the_pairs_and_never_exceed_what_exists(n_players, n_pairs):
     available = samplers.pairs_of_size(n_players)
     assert available.sum() == 2 ** (n_players - 1) - 1
-    for counts in samplers.leverage_counts(n_players, n_pairs), samplers.border_counts(n_players, n_pairs):
+    for rule in samplers.leverage_counts, samplers.border_counts, samplers.layered_counts:
+        counts = rule(n_players, n_pairs)
         assert counts.sum() == min(n_pairs, available.sum())
         assert (counts <= available).all()
         assert (counts >= 0).all()
@@ -24,6 +25,21 @@ def test_border_exhausts_small_sizes_first():
     counts = samplers.border_counts(12, 12 + 66 + 50)
     assert list(counts[:2]) == [12, 66]
     assert counts[2:].sum() == 50
+
+
+@pytest.mark.parametrize(
+    ("n_players", "n_pairs", "layers"),
+    [
+        (13, 129, [13, 78]),  # a quarter and more is left, and 299 terms of order 3 are out of reach
+        (13, 110, [13]),  # too few would be left
+        (13, 160, [13]),  # enough to resolve order 3 in any layer
+        (13, 15, []),
+    ],
+)
+def test_layers_are_exhausted_where_it_pays(n_players, n_pairs, layers):
+    counts = samplers.layered_counts(n_players, n_pairs)
+    assert list(counts[: len(layers)]) == layers
+    assert np.ptp(counts[len(layers) :]) <= 1
 
 
 def test_leverage_gives_every_size_the_same():
@@ -74,3 +90,18 @@ def test_all_coalitions_are_numbered_by_their_bits():
     coalitions = samplers.all_coalitions(6)
     np.testing.assert_array_equal(coalitions @ (1 << np.arange(6)), np.arange(64))
     np.testing.assert_array_equal(np.bincount(coalitions.sum(axis=1)), comb(6, np.arange(7)))
+
+
+@settings(max_examples=20, deadline=None)
+@given(n_players=st.integers(6, 60), seed=st.integers(0, 99))
+def test_stars_hold_all_neighbours_of_their_centres(n_players, seed):
+    n_pairs = 5 * n_players // 2
+    halves = samplers.starred_pairs(n_players, n_pairs, [seed])
+    assert halves.shape == (n_pairs, n_players)
+    both = {row.tobytes() for row in np.concatenate([halves, ~halves])}
+    assert len(both) == 2 * n_pairs
+    players = np.eye(n_players, dtype=bool)
+    assert all(row.tobytes() in both for row in players)
+    centre = halves[n_players]
+    assert 2 * abs(int(centre.sum()) - n_players / 2) <= 1
+    assert all(row.tobytes() in both for row in centre ^ players)

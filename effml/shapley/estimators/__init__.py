@@ -3,8 +3,9 @@
 import numpy as np
 
 from effml.shapley.estimators._base import Estimate, Plan
+from effml.shapley.estimators.auto import plan_auto
 from effml.shapley.estimators.exact import MAX_PLAYERS, plan_exact
-from effml.shapley.estimators.gp import MAX_PAIRS, plan_gp
+from effml.shapley.estimators.gp import plan_gp
 from effml.shapley.estimators.marginals import (
     plan_castro,
     plan_owen,
@@ -45,8 +46,8 @@ def make_plan(method, n_players, budget, seed, *, order=None, n_levels=None, n_r
     ----------
     method : str
         One of `METHODS`. "auto", "regression", "gp" and "surrogate" are exact where all 2**n_players coalitions (of
-        at most 20 players) fit the budget. Else "auto" is "gp", and "gp" is "regression" above 2,000 pairs of
-        coalitions.
+        at most 20 players) fit the budget. Else "auto" is "gp", or for up to 17 players and where the budget holds it
+        the "regression" of order 3 on the same coalitions, whichever has the lower leave-one-out error.
     n_players : int
     budget : int or None
         Distinct coalitions to evaluate at most, the empty and the full one included.
@@ -69,10 +70,6 @@ def make_plan(method, n_players, budget, seed, *, order=None, n_levels=None, n_r
         budget = default_budget(n_players) if n_levels is None else np.iinfo(np.int64).max
     if method in _ENUMERATES and n_players <= MAX_PLAYERS and 2**n_players <= budget:
         return plan_exact(n_players)
-    if method in ("auto", "gp"):
-        if budget // 2 - 1 <= MAX_PAIRS:
-            return plan_gp(n_players, budget, seed)
-        return plan_regression(n_players, budget, seed)
     if method == "regression":
         return plan_regression(n_players, budget, seed, order=order)
     if method == "surrogate":
@@ -82,5 +79,5 @@ def make_plan(method, n_players, budget, seed, *, order=None, n_levels=None, n_r
     return _LEVELS[method](n_players, budget, seed, n_levels=n_levels, n_repeats=n_repeats)
 
 
-_SAMPLED = {"castro": plan_castro, "permutation": plan_permutation}
+_SAMPLED = {"auto": plan_auto, "gp": plan_gp, "castro": plan_castro, "permutation": plan_permutation}
 _LEVELS = {"owen": plan_owen, "owen_halved": plan_owen_halved, "owen_unbiased": plan_owen_unbiased}

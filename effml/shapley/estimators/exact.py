@@ -33,6 +33,29 @@ class ExactPlan(Plan):
             total += np.where(present, inside[size, None], -outside[size, None]).T @ block
         return Estimate(total, np.zeros_like(total))
 
+    def interactions(self, values):
+        """Return Shapley interaction indices (n_players, n_players, n_columns), zeros on the diagonal.
+
+        I_ij = sum over S without i and j of s! (n - s - 2)! / (n - 1)! [v(S + ij) - v(S + i) - v(S + j) + v(S)].
+        """
+        n_players = self.coalitions.shape[1]
+        if n_players < 2:
+            return np.zeros((n_players, n_players, values.shape[1]))
+        weight = 1 / ((n_players - 1) * comb(n_players - 2, np.arange(n_players - 1)))  # by s
+        both, one, none = (np.pad(weight, ends) for ends in ((2, 0), (1, 1), (0, 2)))  # by the size of S + what is in
+        pairs = np.zeros((n_players, n_players, values.shape[1]))
+        for begin in range(0, len(values), _BLOCK):
+            block, present = values[begin : begin + _BLOCK], self.coalitions[begin : begin + _BLOCK].astype(np.float64)
+            size = self.coalitions[begin : begin + _BLOCK].sum(axis=1)
+            # With z_i, z_j in {0, 1}: z_i z_j (both + 2 one + none) - (z_i + z_j) (one + none) + none.
+            square, line, rest = both[size] + 2 * one[size] + none[size], one[size] + none[size], none[size]
+            for k in range(values.shape[1]):
+                pairs[:, :, k] += (present * (square * block[:, k])[:, None]).T @ present
+            lines = (present * line[:, None]).T @ block
+            pairs += rest @ block - lines[:, None] - lines[None, :]
+        pairs[np.arange(n_players), np.arange(n_players)] = 0
+        return pairs
+
 
 def plan_exact(n_players, budget=None):
     """Return the plan over all coalitions; a budget below 2**n_players is an error."""

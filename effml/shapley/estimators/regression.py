@@ -69,13 +69,17 @@ class RegressionPlan(Plan):
         self._mean_column = columns.mean(axis=1)
         self._fit = (right.T / singular) @ (left.T * root)  # (n_terms, m_pairs)
         self._free = free
-        rest = 1 - (left**2).sum(axis=1)
+        self._rest = rest = 1 - (left**2).sum(axis=1)
         chance = 1 - drawn / pairs_of_size(n_players)[size - 1]  # finite population: nothing is left to chance at 0
         with np.errstate(divide="ignore", invalid="ignore"):
             self._jackknife = np.where(chance > 0, chance / np.where(rest > _EXACT, rest, np.nan) ** 2, 0.0)
 
     def solve(self, values):
         """Return the values, which sum to v(all) - v(empty)."""
+        return self.solve_and_check(values)[0]
+
+    def solve_and_check(self, values):
+        """Return the `Estimate`, and the mean squared leave-one-out error of the odd part for every column."""
         gap = values[-1] - values[0]
         total = -gap / 2
         odd = odd_part(values)[1:] - np.outer(self._mean_column, total)
@@ -84,7 +88,11 @@ class RegressionPlan(Plan):
         influence = self._read_out @ self._fit  # (n_players, m_pairs)
         residuals = odd - self._free @ free
         errors = np.sqrt(influence**2 @ (self._jackknife[:, None] * residuals**2))
-        return Estimate(spread_gap(estimate, gap), errors)
+        told = self._rest > _EXACT
+        left_out = (
+            ((residuals[told] / self._rest[told, None]) ** 2).mean(axis=0) if told.any() else np.full(len(gap), np.inf)
+        )
+        return Estimate(spread_gap(estimate, gap), errors), left_out
 
 
 def _odd_terms(signs, order):

@@ -69,10 +69,11 @@ class MultilinearShapleyExplainer:
         with the columns and dtypes of a DataFrame, text and categories included.
     method : str, default="auto"
         - "auto": "closed_form" where the output has one; "exact" where all 2**n coalitions fit the budget (n <= 20);
-          else "gp", or "regression" of order 3 for rows and outputs where it predicts left-out coalitions far better.
+          else "gp" with a kernel for each row and output, or "regression" of order 3 where that predicts left-out
+          coalitions far better. Takes 10 to 280 ms a row: "gp" and "regression" are quicker where the model is.
         - "closed_form": exact values read from the model, see Notes.
         - "exact": all coalitions.
-        - "gp": Gaussian process on the odd part of the game.
+        - "gp": Gaussian process on the odd part of the game, one kernel for the rows that are explained together.
         - "regression": weighted least squares on pairs of coalitions drawn by leverage, see `order`.
         - "surrogate": boosted trees on the same coalitions, their exact values, and "regression" on what they leave.
         - "permutation", "castro": random orders, with or without their reverses.
@@ -125,8 +126,9 @@ class MultilinearShapleyExplainer:
     On 16 games of 10 to 60 features (networks, forests, boosting, kernel machines, neighbours), at 5 to 100
     coalitions a feature, "auto" had about a tenth of the error of "regression" of order 1 and a third of that of
     "surrogate", in geometric means; methods that average marginal contributions were further behind
-    (benchmarks/shapley_accuracy.py). It fits a kernel to every row and output: 60 ms of CPU time
-    at 10 features and the default budget, 0.3 s at 60.
+    (benchmarks/shapley_accuracy.py). It fits a kernel to every row and output: 60 ms of CPU time at 10 features and the
+    default budget, 0.3 s at 60. "gp", whose values depend on which rows are explained together, had a fifth more error
+    with four rows at a time.
 
     References
     ----------

@@ -41,7 +41,7 @@ def test_kernel_is_the_sum_over_odd_sets():
 def test_gradient_of_the_likelihood_is_that_of_differences():
     rng = np.random.default_rng(1)
     signs = rng.permutation(1.0 - 2.0 * all_coalitions(6)[:32])[:20]  # without complements
-    odd, even = rng.normal(size=(2, 20))
+    odd, even = rng.normal(size=(2, 20, 3))  # of three games
     point = np.append(rng.normal(-1, 0.3, 6), -1.0)
     gradient = gp._objective(point, signs, odd, even)[1]
     differences = approx_fprime(point, lambda p: gp._objective(p, signs, odd, even)[0], 1e-6)
@@ -103,10 +103,23 @@ def test_auto_takes_order_three_where_it_is_exact():
 
 @pytest.mark.parametrize("budget", [50, 330])
 def test_auto_is_the_process_elsewhere(budget):
-    game = smooth_game(9, 3)
+    game = smooth_game(9, 3, n_outputs=1)
     auto, process = (shapley_values(game, method=m, budget=budget, random_state=0) for m in ("auto", "gp"))
     np.testing.assert_array_equal(auto.values, process.values)
     np.testing.assert_array_equal(auto.standard_errors, process.standard_errors)
+
+
+def test_one_kernel_for_all_games_or_one_for_each():
+    game = smooth_game(9, 3)
+    own, shared = (gp.GaussianProcessPlan(9, 60, [0], shared=s) for s in (False, True))
+    values = game(own.coalitions)
+    alone = np.hstack([own.solve(values[:, [k]]).values for k in (0, 1)])
+    np.testing.assert_array_equal(own.solve(values).values, alone)
+    together = shared.solve(values).values
+    assert 0 < np.abs(together - alone).max() < 0.05 * np.abs(alone).max()
+    np.testing.assert_allclose(together.sum(axis=0), values[-1] - values[0])
+    scaled = shared.solve(values[:, :1] * [1.0, 5.0]).values
+    np.testing.assert_allclose(scaled, alone[:, :1] * [1.0, 5.0], rtol=1e-4, atol=1e-6)
 
 
 def test_auto_names_what_it_may_take():

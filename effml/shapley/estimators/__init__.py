@@ -46,8 +46,9 @@ def make_plan(method, n_players, budget, seed, *, order=None, n_levels=None, n_r
     ----------
     method : str
         One of `METHODS`. "auto", "regression", "gp" and "surrogate" are exact where all 2**n_players coalitions (of
-        at most 20 players) fit the budget. Else "auto" is "gp", or for up to 17 players and where the budget holds it
-        the "regression" of order 3 on the same coalitions, whichever has the lower leave-one-out error.
+        at most 20 players) fit the budget. Else "auto" is "gp" with a kernel for every column, or for up to 17 players
+        and where the budget holds it the "regression" of order 3 on the same coalitions, where that has a far lower
+        leave-one-out error.
     n_players : int
     budget : int or None
         Distinct coalitions to evaluate at most, the empty and the full one included.

@@ -5,9 +5,8 @@
 Every method gets the model as one function of rows, 10 (2 n + 1) coalitions a row and one thread; "closed form" and
 shap's TreeExplainer read the estimator in place of calling it. Times are CPU times of the one thread, which is wall
 time where nothing else runs, the best of several rounds in which all methods take turns; making the explainer is
-included. "Again" is a later call of the same explainer, which keeps its coalitions. "Model alone" is the time of as
-many predictions in batches of 16384 rows as the coalitions ask for. One JSON file a cell in `--results`; only what is
-missing is measured.
+included. "Model alone" is the time of as many predictions in batches of 16384 rows as the coalitions ask for. One JSON
+file a cell in `--results`; only what is missing is measured.
 """
 
 import argparse
@@ -40,7 +39,7 @@ MODELS = {
     "hist boosting": (HistGradientBoostingRegressor(max_iter=100, random_state=0), 60),
 }
 TREES = ("forest", "boosting", "hist boosting")
-OURS = ("effml permutation", "effml auto", "effml auto again")
+OURS = ("effml permutation", "effml regression", "effml gp", "effml auto")
 PEERS = ("shap permutation", "shapiq permutation", "shapiq kernel")
 READERS = ("effml closed form", "shap tree")
 TARGETS = {"cheap": 5.0, "any": 1.0}
@@ -126,9 +125,6 @@ def call_of(name, method, n_background, n_rows):
         batch = X[np.random.default_rng(0).integers(0, len(X), BATCH)]
         return lambda: [function(batch) for _ in range(3)], 3 * BATCH / (budget * n_background)
     arguments = method, estimator, function, background, budget
-    if method.endswith("again"):
-        made = explainer(*arguments)
-        return lambda: made(rows), n_rows
     return lambda: explainer(*arguments)(rows), n_rows
 
 
@@ -184,7 +180,7 @@ def run(options, console):
 
 def show(options, console):
     columns = (*OURS, *PEERS, *READERS, "model alone")
-    table = Table(title="ms for one row; in brackets the peer's time over effml permutation / over effml auto")
+    table = Table(title="ms for one row; in brackets the peer's time over effml permutation / over effml regression")
     for head in ("model", "n", "background", *columns):
         table.add_column(head)
     worst = {}

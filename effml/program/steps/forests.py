@@ -213,18 +213,17 @@ class ForestWalk(Step):
         n_threads : int, optional
             By default what OpenMP would use (OMP_NUM_THREADS, threadpoolctl), less where there is little to do.
         """
-        if x.dtype != self.threshold.dtype or x.shape[1] <= self.feature.max(initial=-1):
+        fast = self._fast
+        if x.dtype != self.threshold.dtype or (len(self.feature) and x.shape[1] <= fast.columns[-1]):
             raise ValueError(
                 f"x is {x.dtype} of {x.shape[1]} columns; the trees read {self.threshold.dtype} and column "
-                f"{self.feature.max(initial=-1)}"
+                f"{fast.columns[-1]}"
             )
-        self._check()  # a model file may hold anything, and the loop below trusts these numbers
         out = np.repeat(self.start[None].astype(np.int32), len(x), axis=0)
         if start is not None:
             out += start
         if not len(x) or not self.n_trees:
             return out
-        fast = self._fast
         forest_walk(
             x,
             fast.columns,
@@ -250,6 +249,7 @@ class ForestWalk(Step):
 
     @cached_property
     def _fast(self) -> FastForest:
+        self._check()  # a model file may hold anything, and the loop trusts these numbers
         return fast_forest(self)
 
     def cost(self):

@@ -1,10 +1,10 @@
 """Games of features with known Shapley values: models on real data, explained against 16 background rows.
 
 Up to 16 features the values of all coalitions are enumerated once and kept, so that a lookup takes the place of the
-model. Larger games call the model, and their Shapley values come from effml's closed form (trees; it equals enumeration to
-rounding, where shap's interventional TreeExplainer, which compares float32 thresholds, was off by up to 0.01 of a log
-odds), from the multilinear extension of a product of one kernel a feature (support vector machines), or are those of a
-linear function.
+model. Larger games call the model, and their Shapley values come from effml's closed form (trees; it equals enumeration
+to rounding, where shap's interventional TreeExplainer, which compares float32 thresholds, was off by up to 0.01 of a
+log odds), from the multilinear extension of a product of one kernel a feature (support vector machines), or are those
+of a linear function.
 """
 
 from dataclasses import dataclass

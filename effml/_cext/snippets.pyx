@@ -227,3 +227,16 @@ def fill_dense(
         for s in range(codes.shape[1]):
             if codes[row, s] < n_columns[s]:
                 out[row, first[s] + codes[row, s]] = 1
+
+
+def sum_values(
+    const uint8_t[:, :] codes, const int64_t[::1] first, const int32_t[:, ::1] values, int64_t[:, ::1] out,
+    int n_threads,
+):
+    """out[i, :] += values[first[j] + codes[i, j], :] for every snippet j."""
+    cdef Py_ssize_t i, j, k, row
+    for i in prange(codes.shape[0], nogil=True, schedule="static", num_threads=n_threads):
+        for j in range(codes.shape[1]):
+            row = first[j] + codes[i, j]
+            for k in range(out.shape[1]):
+                out[i, k] += values[row, k]

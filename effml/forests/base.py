@@ -283,9 +283,10 @@ class SnippetModel(BaseEstimator):
         X = as_table(X)
         validate_data(self, X, reset=False, skip_check_array=True)
         matrix = self.transformer_._matrix(X)
-        codes = exit_codes(self.snippets_, matrix, n_threads=effective_n_jobs(self.n_jobs))
+        n_threads = effective_n_jobs(self.n_jobs)
+        codes = exit_codes(self.snippets_, matrix, n_threads=n_threads)
         values = ExitValues(self.exit_values_, self.intercept_, self.exponent_)
-        return values.sums(codes, self.snippets_.n_exits)
+        return values.sums(codes, self.snippets_.n_exits, n_threads)
 
     def _scores(self, X):
         return np.ldexp(self._sums(X).astype(np.float64), -self.exponent_)

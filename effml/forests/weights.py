@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.base import clone
 
+from effml._cext.snippets import sum_values
 from effml.forests.exits import exit_columns, one_hot
 
 __all__ = ["ExitValues", "exit_values", "fit_linear_model"]
@@ -30,12 +31,12 @@ class ExitValues:
     intercept: np.ndarray
     exponent: int
 
-    def sums(self, codes, n_exits):
+    def sums(self, codes, n_exits, n_threads=1):
         """Return the integer sums, int64 (n_rows, n_outputs), of rows with these exit codes (n_rows, n_snippets)."""
-        first = exit_columns(n_exits, drop_last=False)
+        if codes.shape[1] != len(n_exits) or (len(codes) and (codes >= np.asarray(n_exits)).any()):
+            raise ValueError(f"codes of shape {codes.shape} do not number the exits of {len(n_exits)} snippets")
         total = np.tile(self.intercept.astype(np.int64), (len(codes), 1))
-        for snippet in range(codes.shape[1]):
-            total += self.values[first[snippet] + codes[:, snippet]]
+        sum_values(codes, exit_columns(n_exits, drop_last=False), self.values.astype(np.int32), total, n_threads)
         return total
 
     def scores(self, codes, n_exits):

@@ -1,6 +1,6 @@
 """Error of Shapley values against evaluations of the game: effml, shap and shapiq on the same games.
 
-    EFFML_DATA=/path/to/npz python benchmarks/shapley_accuracy.py [--only "forest eeg"] [--methods auto] [--quick]
+    EFFML_DATA=/path/to/npz python benchmarks/shapley_accuracy.py [--only "forest eeg"] [--methods auto] [--fresh]
 
 The error of a row is ||estimate - exact||^2 / ||exact||^2, floored at 1e-12, at 5, 10, 20, 40 and 100 distinct
 coalitions a player; a cell of the tables is the geometric mean over 4 rows and 3 seeds. Games are in shapley_games.py,
@@ -17,7 +17,7 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
-from shapley_games import GAMES, load_game
+from shapley_games import FRESH, GAMES, load_game
 from shapley_rivals import NotRun, estimate, rivals, versions
 from threadpoolctl import threadpool_limits
 
@@ -36,7 +36,7 @@ OURS = {
     "owen_halved": {},
     "owen_unbiased": {},
 }
-FACTORS, SEEDS = (5, 10, 20, 40, 100), (0, 1, 2)
+FACTORS, SEEDS, FRESH_SEEDS = (5, 10, 20, 40, 100), (0, 1, 2), (10, 11, 12)
 QUICK_GAMES, QUICK_FACTORS = ("MLP magic", "forest wine", "SVM wdbc"), (5, 20)
 FLOOR = 1e-12
 MOST_OF_SURROGATE = 1600  # above this budget it is not run
@@ -175,13 +175,14 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help="Games; default: all.")] = None,
     methods: Annotated[list[str] | None, typer.Option(help="Methods; default: all that are installed.")] = None,
     quick: Annotated[bool, typer.Option(help="Three games at two budgets.")] = False,
+    fresh: Annotated[bool, typer.Option(help="Games and seeds that no setting of effml was chosen by.")] = False,
     again: Annotated[bool, typer.Option(help="Measure what is there already, too.")] = False,
     show_only: Annotated[bool, typer.Option("--show", help="Only print what is there.")] = False,
 ):
     methods = methods or [*OURS, *rivals()]
     console = Console(width=150)
-    factors, seeds = (QUICK_FACTORS if quick else FACTORS), SEEDS
-    names = [name for name in only or GAMES if not quick or name in QUICK_GAMES]
+    factors, seeds = (QUICK_FACTORS if quick else FACTORS), (FRESH_SEEDS if fresh else SEEDS)
+    names = [name for name in only or (FRESH if fresh else GAMES) if fresh or not quick or name in QUICK_GAMES]
     start = time.perf_counter()
     if not show_only:
         with threadpool_limits(1):

@@ -85,9 +85,19 @@ ENUMERATED = {
     "SVM heart": ("heart_statlog", 13, lambda: SVC(gamma=0.1)),
 }
 
+FRESH = {
+    "MLP satimage": ("satimage", 12, lambda: _mlp(32)),
+    "MLP german": ("german_credit", 13, lambda: _mlp(16, "logistic")),
+    "forest spambase": ("spambase", 12, lambda: RandomForestClassifier(100, random_state=0)),
+    "boosting adult": ("adult", 13, lambda: HistGradientBoostingClassifier(max_depth=6, random_state=0)),
+    "kNN magic": ("magic", 10, lambda: KNeighborsClassifier(25)),
+    "SVM spambase": ("spambase", 14, lambda: SVC(gamma=0.1)),
+}
+"""Games that no setting of effml was chosen by."""
+
 
 def _enumerated(name):
-    data, n_columns, make = ENUMERATED[name]
+    data, n_columns, make = (ENUMERATED | FRESH)[name]
     X, y, background, rows = split_of(data, n_columns)
     model = make().fit(X, y)
     if hasattr(model, "predict_proba"):
@@ -183,7 +193,7 @@ def load_game(name, folder):
     """Return a game, its table of values or Shapley values read from or kept in the folder."""
     path = Path(folder) / f"{name.replace(' ', '_')}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
-    if name in ENUMERATED:
+    if name in ENUMERATED | FRESH:
         if not path.is_file():
             np.savez(path, **_enumerated(name))
         kept = np.load(path)

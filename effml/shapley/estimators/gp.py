@@ -21,6 +21,7 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 
 from effml.shapley.estimators._base import Estimate, Plan, odd_part, pair_plan_coalitions, spread_gap, too_small
 from effml.shapley.estimators.regression import RegressionPlan
@@ -230,7 +231,8 @@ class GaussianProcessPlan(Plan):
         moving = np.flatnonzero(odd.any(axis=0))
         for some in [moving] if self._shared and len(moving) else moving[:, None]:
             chosen = np.ix_(self._chosen, some)
-            kernel = fit_kernel(self._signs[self._chosen], odd[chosen], even[chosen])
+            with threadpool_limits(1, user_api="blas"):  # matrices are small: threads would only wait for each other
+                kernel = fit_kernel(self._signs[self._chosen], odd[chosen], even[chosen])
             estimate[:, some], errors[:, some], factor, weights = self._posterior(kernel, odd[np.ix_(self._seen, some)])
             if check:
                 # The pair of empty and full is not left out: no other estimator goes without it.

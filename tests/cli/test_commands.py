@@ -305,7 +305,10 @@ def test_failure_in_a_real_process_has_no_traceback(tmp_path):
 def test_a_stopped_search_leaves_nothing(frame, tmp_path, sign, exit_code):
     frame.to_csv(tmp_path / "data.csv", index=False)
     command = [sys.executable, "-m", "effml.cli", "search", "data.csv", "--target", "label", "--effort", "2"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
+    # a shell lets its background jobs ignore SIGINT, and the tests may run in one
+    heard = lambda: signal.signal(sign, signal.SIG_DFL)  # noqa: E731
+    with subprocess.Popen(command, preexec_fn=heard, **given) as process:
         seen = ""
         while "training rows" not in seen:  # the search itself follows
             seen = process.stdout.readline()

@@ -157,10 +157,10 @@ class SnippetModel(BaseEstimator):
         >>> [model.budget_bytes for model in models]
         [400, 800]
         """
-        budgets = list(budgets)
-        if not budgets or not all(isinstance(b, Integral) and not isinstance(b, bool) and b >= 1 for b in budgets):
-            raise ValueError(f"budgets={budgets!r}: expected positive integers")
-        models = [clone(self).set_params(budget_bytes=int(budget)) for budget in budgets]
+        given = list(budgets) if np.iterable(budgets) else []
+        if not given or not all(isinstance(b, Integral) and not isinstance(b, bool) and b >= 1 for b in given):
+            raise ValueError(f"budgets={budgets!r}: expected a sequence of positive integers")
+        models = [clone(self).set_params(budget_bytes=int(budget)) for budget in given]
         models[0]._validate_params()
         models[0]._fit_snippets(X, y, sample_weight, models)
         return models

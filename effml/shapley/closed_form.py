@@ -13,16 +13,12 @@ from sklearn.pipeline import Pipeline
 
 from effml.program import Program
 from effml.shapley.lowered import program_pieces
-from effml.shapley.terms import Additive, Piece, Tables, TreeSum
+from effml.shapley.terms import Additive, NoClosedForm, Piece, Tables, TreeSum
 
 __all__ = ["SCORES", "ClosedForm", "NoClosedForm", "closed_form", "method_of"]
 
 SCORES = ("predict_proba", "decision_function", "predict", "predict_joint_log_proba")
 """Outputs that may have a closed form."""
-
-
-class NoClosedForm(ValueError):
-    """The output of a model is no sum of terms that can be integrated; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +95,7 @@ def closed_form(model, output) -> ClosedForm:
             return ClosedForm(_own_pieces(model, output))
         piece = _sklearn_piece(_last(model), output)
         return ClosedForm([piece if not isinstance(model, Pipeline) else _behind(model, piece)])
-    except NotImplementedError as error:
+    except NoClosedForm as error:
         raise NoClosedForm(f"{type(_last(model)).__name__}.{output} has no closed form: {error}") from None
 
 
@@ -108,7 +104,7 @@ def method_of(model, output):
     if isinstance(model, Program):
         try:
             return _run(model, _program_output(model, output))
-        except NotImplementedError:
+        except NoClosedForm:
             return None
     found = _found(model)
     if output == "predict_joint_log_proba" and isinstance(found, Pipeline):  # pipelines do not hand it on
@@ -131,7 +127,7 @@ def _program_output(program, output):
     """Return the name of a Program's output that is what the method `output` of an estimator gives."""
     name = {"predict_proba": "proba", "predict": "value"}.get(output, "score")
     if name not in program.outputs:
-        raise NotImplementedError(f"the Program has no output {name!r}, only {sorted(program.outputs)}")
+        raise NoClosedForm(f"the Program has no output {name!r}, only {sorted(program.outputs)}")
     return name
 
 
@@ -155,11 +151,11 @@ def _own_pieces(model, output):
     from effml.program import LoweringError
 
     if output == "predict" and hasattr(_last(model), "classes_"):
-        raise NotImplementedError("predict gives labels")
+        raise NoClosedForm("predict gives labels")
     try:
         program = lower(model)
     except LoweringError as error:
-        raise NotImplementedError(str(error)) from None
+        raise NoClosedForm(str(error)) from None
     return program_pieces(program, _program_output(program, output))
 
 
@@ -171,7 +167,7 @@ def _behind(pipeline, piece):
     try:
         _, frame, _ = frame_of(pipeline)
     except LoweringError as error:
-        raise NotImplementedError(str(error)) from None
+        raise NoClosedForm(str(error)) from None
     source = np.array([column.source for column in frame.columns], dtype=np.int64)
     transform = _transform_of(pipeline)
     return Piece(lambda X: piece.prepare(transform(X)), source[piece.source], piece.term)
@@ -214,9 +210,9 @@ def _find(model, output):
         methods = (output, "_joint_log_likelihood", "_raw_predict")
         changed = [m for m in methods if getattr_static(type(model), m, None) is not getattr_static(base, m, None)]
         if changed:
-            raise NotImplementedError(f"{type(model).__name__} overrides {changed[0]} of {base.__name__}")
+            raise NoClosedForm(f"{type(model).__name__} overrides {changed[0]} of {base.__name__}")
         return reader
-    raise NotImplementedError("it is no sum of functions of one column each, nor of trees, that is known here")
+    raise NoClosedForm("it is no sum of functions of one column each, nor of trees, that is known here")
 
 
 def _linear(model):
@@ -252,7 +248,7 @@ def _trees(model, divisor=1, dtype=np.float32):
     try:
         trees = trees_of(model)
     except ValueError as error:
-        raise NotImplementedError(str(error)) from None
+        raise NoClosedForm(str(error)) from None
     return TreeSum(replace(trees, value=trees.value / (divisor or trees.n_trees)), dtype)
 
 
@@ -264,15 +260,15 @@ def _boosting(model):
     from sklearn.dummy import DummyClassifier, DummyRegressor
 
     if not (isinstance(model.init_, str) or type(model.init_) in (DummyClassifier, DummyRegressor)):
-        raise NotImplementedError(f"its trees start from init={model.init!r}, which is no constant")
+        raise NoClosedForm(f"its trees start from init={model.init!r}, which is no constant")
     return _trees(model)
 
 
 def _hist_boosting(model):
     if model.is_categorical_ is not None and model.is_categorical_.any():
-        raise NotImplementedError("it reads categorical columns")
+        raise NoClosedForm("it reads categorical columns")
     if getattr(model, "loss", "") in ("poisson", "gamma"):
-        raise NotImplementedError(f"with loss={model.loss!r} it predicts the exponential of a sum")
+        raise NoClosedForm(f"with loss={model.loss!r} it predicts the exponential of a sum")
     return _trees(model, dtype=np.float64)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from effml._trees import Trees
 from effml.program.buffers import RAW, Output
 from effml.program.steps import Affine, Bin, Dense, ForestWalk, Gather, LookupSum, QuantizeInput, Select, TreeWalk
-from effml.shapley.terms import Additive, Piece, Tables, TreeSum
+from effml.shapley.terms import Additive, NoClosedForm, Piece, Tables, TreeSum
 
 __all__ = ["program_pieces"]
 
@@ -15,7 +15,7 @@ __all__ = ["program_pieces"]
 def program_pieces(program, output):
     """Return an output of a Program, up to a constant, as pieces of a closed form.
 
-    Raises NotImplementedError, which names the step, where the output is no sum of linear forms, table entries and
+    Raises NoClosedForm, which names the step, where the output is no sum of linear forms, table entries and
     trees over functions of one raw column each.
     """
     steps = {step.output.name: step for step in program.steps}
@@ -36,7 +36,7 @@ def program_pieces(program, output):
     def piece(step, term):
         source = source_of(step.inputs[0])
         if source is None:
-            raise NotImplementedError(f"step {step.output.name!r} reads {step.inputs[0]!r}, which mixes raw columns")
+            raise NoClosedForm(f"step {step.output.name!r} reads {step.inputs[0]!r}, which mixes raw columns")
         return Piece(_reader(program, step.inputs[0]), source, term)
 
     def pieces_of(name):
@@ -57,7 +57,7 @@ def program_pieces(program, output):
         if isinstance(step, Select):
             return [_scaled(p, step.columns, 1.0) for p in pieces_of(step.inputs[0])]
         what = "the raw row" if step is None else f"{type(step).__name__} step {name!r}"
-        raise NotImplementedError(f"{what} is no sum that can be integrated")
+        raise NoClosedForm(f"{what} is no sum that can be integrated")
 
     return [replace(p, scale=p.scale * result.scale) for p in pieces_of(result.buffer)]
 

@@ -14,7 +14,11 @@ from scipy.special import beta
 from effml._cext.tree_shapley import tree_shapley
 from effml._trees import Trees
 
-__all__ = ["Additive", "Piece", "Tables", "TreeSum"]
+__all__ = ["Additive", "NoClosedForm", "Piece", "Tables", "TreeSum"]
+
+
+class NoClosedForm(ValueError):
+    """The output of a model is no sum of terms that can be integrated; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)

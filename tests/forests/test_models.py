@@ -224,7 +224,7 @@ def test_one_path_serves_several_budgets(digits):
         assert effml.compile_c(model, input_dtype="uint8").agreement(X).n_equal == len(X)
 
 
-@pytest.mark.parametrize("budgets", [[], [0, 900], [900.5], [True]])
+@pytest.mark.parametrize("budgets", [[], [0, 900], [900.5], [True], 900, "900", None])
 def test_budgets_that_make_no_sense_are_named(cancer, budgets):
     with pytest.raises(ValueError, match="budgets="):
         DecisionSnippetClassifier(**SMALL).fit_budgets(*cancer, budgets)

@@ -1,8 +1,10 @@
 """The steps a Program is made of: one class, one meaning."""
 
+from effml.program.steps.activations import LiveWeights, Relu, Sigmoid
 from effml.program.steps.base import STEP_TYPES, Cost, Step
 from effml.program.steps.binning import Bin
 from effml.program.steps.forests import FOREST_LAYOUTS, ForestWalk
+from effml.program.steps.kernels import KernelRows, SquaredDistances
 from effml.program.steps.linear import Affine, Dense, QuantizeInput
 from effml.program.steps.lookup import LookupSum, choose_layout
 from effml.program.steps.outputs import ArgBest, Gather, Positive, Select, Softmax
@@ -18,11 +20,16 @@ __all__ = [
     "Dense",
     "ForestWalk",
     "Gather",
+    "KernelRows",
+    "LiveWeights",
     "LookupSum",
     "Positive",
     "QuantizeInput",
+    "Relu",
     "Select",
+    "Sigmoid",
     "Softmax",
+    "SquaredDistances",
     "Step",
     "TreeWalk",
     "choose_layout",

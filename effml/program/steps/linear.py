@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from effml._cext.kernel_rows import ordered_product
 from effml.program.buffers import DTYPES
 from effml.program.cwriter import C_TYPES, block
 from effml.program.steps.base import Cost, Step
@@ -43,6 +44,10 @@ class Dense(Step):
         with np.errstate(invalid="ignore", over="ignore"):
             if start is not None:
                 out = start.astype(dtype) + out
+            if self.is_float:
+                rows = np.ascontiguousarray(x[:, self.columns], dtype=np.float32)
+                ordered_product(rows, np.ascontiguousarray(self.weight), out)
+                return out
             for column, row in zip(self.columns, self.weight.astype(dtype), strict=True):
                 out = out + x[:, column, None].astype(dtype) * row
         return out.astype(DTYPES[self.output.dtype])

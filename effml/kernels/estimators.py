@@ -8,6 +8,8 @@ Sources: M. Goenen, E. Alpaydin, "Localized multiple kernel learning", ICML 2008
 Multiple Kernel Learning Solver via Deep Neural Networks", arXiv 1805.08656, ICPR 2020.
 """
 
+from typing import ClassVar
+
 import numpy as np
 from scipy.special import expit, softmax
 from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
@@ -39,7 +41,7 @@ class LocalizedMKLClassifier(ClassifierMixin, LocalizedMKL):
         Feature groups ("views"): lists of column names or indices, slices or masks. Every kernel is made once a group.
     n_landmarks : int or None, default=256
         Rows that kernels compare to; None takes every training row, and fitting is then no longer linear in them.
-    landmarks : {"stratified", "random", "kmeans"} or array-like of shape (n_landmarks, n_features), default="stratified"
+    landmarks : {"stratified", "random", "kmeans"} or array-like (n_landmarks, n_features), default="stratified"
         How they are chosen (a regressor draws "stratified" from all rows alike), or the landmarks themselves.
     learn_landmarks : bool or "auto", default="auto"
         Whether training moves the landmarks; "auto": where there are 8 rows a landmark or more.
@@ -55,7 +57,7 @@ class LocalizedMKLClassifier(ClassifierMixin, LocalizedMKL):
     hidden_layer_sizes : tuple of int, default=(64,)
         Hidden layers behind the kernels; () is a linear model of them, a support vector machine's decision function.
     whiten : bool, default=True
-        Map kernel values by the inverse root of the landmarks' kernel (Nystroem); it costs nothing in the shipped model.
+        Map kernel values by the inverse root of the landmarks' kernel (Nystroem); free in the shipped model.
     standardize : bool, default=True
         Centre and scale the features first.
     alpha : float, default=0.1
@@ -126,7 +128,7 @@ class LocalizedMKLClassifier(ClassifierMixin, LocalizedMKL):
     (2, 8)
     """
 
-    _parameter_constraints = LocalizedMKL._parameter_constraints | {
+    _parameter_constraints: ClassVar[dict] = LocalizedMKL._parameter_constraints | {
         "class_weight": [dict, StrOptions({"balanced"}), None]
     }
 
@@ -302,7 +304,7 @@ class LocalizedMKLRegressor(RegressorMixin, LocalizedMKL):
         Feature groups ("views"): lists of column names or indices, slices or masks. Every kernel is made once a group.
     n_landmarks : int or None, default=256
         Rows that kernels compare to; None takes every training row, and fitting is then no longer linear in them.
-    landmarks : {"stratified", "random", "kmeans"} or array-like of shape (n_landmarks, n_features), default="stratified"
+    landmarks : {"stratified", "random", "kmeans"} or array-like (n_landmarks, n_features), default="stratified"
         How they are chosen (a regressor draws "stratified" from all rows alike), or the landmarks themselves.
     learn_landmarks : bool or "auto", default="auto"
         Whether training moves the landmarks; "auto": where there are 8 rows a landmark or more.
@@ -318,7 +320,7 @@ class LocalizedMKLRegressor(RegressorMixin, LocalizedMKL):
     hidden_layer_sizes : tuple of int, default=(64,)
         Hidden layers behind the kernels; () is a linear model of them, a support vector machine's decision function.
     whiten : bool, default=True
-        Map kernel values by the inverse root of the landmarks' kernel (Nystroem); it costs nothing in the shipped model.
+        Map kernel values by the inverse root of the landmarks' kernel (Nystroem); free in the shipped model.
     standardize : bool, default=True
         Centre and scale the features first.
     alpha : float, default=0.1

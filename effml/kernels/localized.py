@@ -1,6 +1,7 @@
 """What the localized kernel classifier and regressor share: checks, fitting, prediction by their own Program."""
 
 from numbers import Integral, Real
+from typing import ClassVar
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
@@ -29,7 +30,7 @@ ROWS_AT_ONCE = 4096  # of a prediction
 class LocalizedMKL(BaseEstimator):
     """Base of LocalizedMKLClassifier and LocalizedMKLRegressor."""
 
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[dict] = {
         "kernels": "no_validation",
         "groups": "no_validation",
         "n_landmarks": [Interval(Integral, 1, None, closed="left"), None],

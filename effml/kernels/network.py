@@ -5,8 +5,8 @@
     phi = T k - c                                         (B, r)   T: inverse square root of the landmarks' kernel
     o   = W_n relu(... relu(W_1 phi + b_1)) + b_n         (B, n_outputs)
 
-phi is the Nystroem map of the average kernel while the gate is uniform: a linear network on it with an L2 penalty is the
-kernel machine itself, seen through L landmarks. T is kept out of the rows: W_1 T is formed once a batch.
+phi is the Nystroem map of the average kernel while the gate is uniform: a linear network on it with an L2 penalty is
+the kernel machine itself, seen through L landmarks. T is kept out of the rows: W_1 T is formed once a batch.
 
 Source: Z. Zhang, "LMKL-Net: A Fast Localized Multiple Kernel Learning Solver via Deep Neural Networks", arXiv
 1805.08656; ICPR 2020. Whitening, learned landmarks and the decay of the gate to the uniform one are ours.

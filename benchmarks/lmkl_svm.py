@@ -32,26 +32,29 @@ class KernelBank(BaseEstimator):
     """Nine kernels on all features, or one RBF (and one linear kernel) on each group of features; unit diagonals.
 
     On all features: exp(-gamma |x - a|^2) with gamma = 2^j / med2, j = -3, ..., 1; (x.a/d + 1)^p with p = 1, 2, 3;
-    x.a. Each is divided by sqrt(k(x, x) k(a, a)). The linear kernel is the one with p = 1: without the added 1 it would
-    be the cosine again. Groups have gamma = 1 / med2 of the group. med2 is the median squared distance between up to
-    1000 evenly spaced training rows that differ.
+    x.a. Each is divided by sqrt(k(x, x) k(a, a)). The linear kernel is the one with p = 1: without the added 1 it
+    would be the cosine again. Groups have gamma = scale / med2 of the group. med2 is the median squared distance between up
+    to 1000 evenly spaced training rows that differ.
 
     Parameters
     ----------
     groups : list of arrays of column indices, or None for all columns
     linear : bool, default False
         With groups, one linear kernel a group follows the RBF kernels.
+    scale : float, default=1.0
+        Of groups: gamma = scale / med2.
     """
 
-    def __init__(self, groups=None, linear=False):
+    def __init__(self, groups=None, linear=False, scale=1.0):
         self.groups = groups
         self.linear = linear
+        self.scale = scale
 
     def fit(self, X):
         if self.groups is None:
             self.gammas_ = WIDTHS / median_squared_distance(X)
         else:
-            self.gammas_ = np.array([1 / median_squared_distance(X[:, group]) for group in self.groups])
+            self.gammas_ = np.array([self.scale / median_squared_distance(X[:, group]) for group in self.groups])
         return self
 
     def stack(self, X, A):

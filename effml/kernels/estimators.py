@@ -67,7 +67,7 @@ class LocalizedMKLClassifier(ClassifierMixin, LocalizedMKL):
         The same for the gate: pulls it towards the average kernel.
     dropout : float in [0, 1), default=0.0
         Share of hidden units left out in a training step.
-    max_iter : int, default=60
+    max_iter : int, default=100
         Epochs.
     batch_size : int or "auto", default="auto"
         "auto" is a twentieth of the rows, but 16 at least and 128 at most.
@@ -150,7 +150,7 @@ class LocalizedMKLClassifier(ClassifierMixin, LocalizedMKL):
         alpha=0.1,
         gate_alpha=10.0,
         dropout=0.0,
-        max_iter=60,
+        max_iter=100,
         batch_size="auto",
         learning_rate_init=0.01,
         early_stopping=False,
@@ -330,7 +330,7 @@ class LocalizedMKLRegressor(RegressorMixin, LocalizedMKL):
         The same for the gate: pulls it towards the average kernel.
     dropout : float in [0, 1), default=0.0
         Share of hidden units left out in a training step.
-    max_iter : int, default=60
+    max_iter : int, default=100
         Epochs.
     batch_size : int or "auto", default="auto"
         "auto" is a twentieth of the rows, but 16 at least and 128 at most.
@@ -402,7 +402,7 @@ class LocalizedMKLRegressor(RegressorMixin, LocalizedMKL):
         alpha=0.1,
         gate_alpha=10.0,
         dropout=0.0,
-        max_iter=60,
+        max_iter=100,
         batch_size="auto",
         learning_rate_init=0.01,
         early_stopping=False,

@@ -17,7 +17,7 @@ from effml.kernels.base_kernels import parse_kernels
 from effml.kernels.gates import GATES, make_gate
 from effml.kernels.landmarks import choose_landmarks
 from effml.kernels.lowering import constant_weights, gate_program, model_program
-from effml.kernels.network import Network, whitening
+from effml.kernels.network import FEATURE_SCALE, Network, whitening
 from effml.kernels.training import Schedule, train
 
 __all__ = ["LocalizedMKL"]
@@ -164,9 +164,9 @@ class LocalizedMKL(BaseEstimator):
         eta = network.gate.forward(parameters, landmarks)[0].mean(axis=0)
         kernels = network.bank.forward(landmarks).kernels
         if self.combine == "sum":
-            return [whitening(np.einsum("m,bml->bl", eta, kernels)).astype(dtype)]
+            return [(FEATURE_SCALE * whitening(np.einsum("m,bml->bl", eta, kernels))).astype(dtype)]
         # phi_m = T_m eta_m kappa_m with |phi|^2 = sum_m eta_m k_m: the average kernel again
-        scales = 1 / np.sqrt(np.maximum(eta, 1e-6))
+        scales = FEATURE_SCALE / np.sqrt(np.maximum(eta, 1e-6))
         return [(whitening(kernels[:, m]) * scales[m]).astype(dtype) for m in range(len(eta))]
 
     def _groups(self, n_features):

@@ -130,4 +130,5 @@ def _step(network, parameters, adam, batch, loss, schedule, rate, n, random_stat
 
 def _decay(network, schedule):
     layers = {f"W{layer}": schedule.alpha for layer in range(1, network.n_layers + 1)}
+    layers["W1"] *= network.feature_scale**2  # the penalty is that of weights on the Nystroem map itself
     return layers | dict.fromkeys(network.gate.decayed, schedule.gate_alpha)

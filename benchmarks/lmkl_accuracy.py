@@ -233,9 +233,8 @@ def report(names):
         console.print(f"mean rank over {len(ranks)} sets (1 is best): {shown}")
     for method in OURS:
         marks = [verdicts[key] for key in verdicts if key[1] == method]
-        print(
-            f"{method}: not significantly worse than the average-kernel SVM on {len(marks) - marks.count('-')} of {len(marks)} sets, better on {marks.count('+')}"
-        )
+        worse, better = marks.count("-"), marks.count("+")
+        print(f"{method} against the average SVM on {len(marks)} sets: significantly worse {worse}, better {better}")
 
 
 def main():

@@ -33,8 +33,8 @@ class KernelBank(BaseEstimator):
 
     On all features: exp(-gamma |x - a|^2) with gamma = 2^j / med2, j = -3, ..., 1; (x.a/d + 1)^p with p = 1, 2, 3;
     x.a. Each is divided by sqrt(k(x, x) k(a, a)). The linear kernel is the one with p = 1: without the added 1 it
-    would be the cosine again. Groups have gamma = scale / med2 of the group. med2 is the median squared distance between up
-    to 1000 evenly spaced training rows that differ.
+    would be the cosine again. Groups have gamma = scale / med2 of the group. med2 is the median squared
+    distance between up to 1000 evenly spaced training rows that differ.
 
     Parameters
     ----------

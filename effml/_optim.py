@@ -1,5 +1,7 @@
 """Adam, learning-rate schedules and other pieces that gradient-trained models share."""
 
+import math
+
 import numpy as np
 
 __all__ = ["ADAM", "Adam", "cosine", "log_linear"]
@@ -63,4 +65,4 @@ def cosine(step: int, n_steps: int) -> float:
     >>> round(cosine(5, 10), 3)
     0.5
     """
-    return 0.5 * (1 + np.cos(np.pi * min(step / n_steps, 1.0)))
+    return 0.5 * (1 + math.cos(math.pi * min(step / n_steps, 1.0)))

@@ -79,6 +79,8 @@ _PREDICTORS = {
     "effml.forests.classifiers.DecisionSnippetClassifier": "effml.forests.lowering:lower_classifier",
     "effml.forests.classifiers.SplittingStumpClassifier": "effml.forests.lowering:lower_classifier",
     "effml.forests.regressor.DecisionSnippetRegressor": "effml.forests.lowering:lower_regressor",
+    "effml.kernels.estimators.LocalizedMKLClassifier": "effml.kernels.lowering:lower_classifier",
+    "effml.kernels.estimators.LocalizedMKLRegressor": "effml.kernels.lowering:lower_regressor",
 }
 
 _PREDICTING = ("predict", "predict_proba", "decision_function")  # scikit-learn's predict may call the others
@@ -410,6 +412,8 @@ class ExportReport:
 
 _FLOAT_NOTES = {
     "LogisticRegression": "float32 sums; effml.quantize(est, X_calib) gives exact integers",
+    "LocalizedMKLClassifier": "float32 in Python and C, the same numbers; behind a scaler near ties may differ",
+    "LocalizedMKLRegressor": "float32 in Python and C, the same numbers; behind a scaler the last digits may differ",
 }
 
 

@@ -20,9 +20,14 @@ __all__ = ["TRUSTED_TYPES", "load_model", "save_model", "saved_input_dtype"]
 _ABOUT = "effml.json"  # our member of the zip, beside skops' own: {"input_dtype": ...}
 _INPUT_DTYPES = ("float32", "int32", "int16", "uint8")
 
-_STEPS = ("binning.Bin", "forests.ForestWalk", "linear.Affine", "linear.Dense", "linear.QuantizeInput")
+_STEPS = ("activations.LiveWeights", "activations.Relu", "activations.Sigmoid", "binning.Bin", "forests.ForestWalk")
+_STEPS += ("kernels.KernelRows", "kernels.SquaredDistances", "linear.Affine", "linear.Dense", "linear.QuantizeInput")
 _STEPS += ("lookup.LookupSum", "outputs.ArgBest", "outputs.Gather", "outputs.Positive", "outputs.Select")
 _STEPS += ("outputs.Softmax", "trees.TreeWalk")
+
+_KERNELS = ("bank.Group", "bank.KernelBank", "base_kernels.Polynomial", "base_kernels.RBF", "network.Network")
+_KERNELS += ("estimators.LocalizedMKLClassifier", "estimators.LocalizedMKLRegressor")
+_KERNELS += tuple(f"gates.{gate}" for gate in ("ConstantGate", "Gate", "RBFGate", "SigmoidGate", "SoftmaxGate"))
 
 TRUSTED_TYPES = frozenset(
     {
@@ -37,6 +42,8 @@ TRUSTED_TYPES = frozenset(
         "effml.forests.mining.Snippets",
         "effml.forests.regressor.DecisionSnippetRegressor",
         "effml.forests.transformer.DecisionSnippetTransformer",
+        "effml._optim.Adam",
+        *(f"effml.kernels.{name}" for name in _KERNELS),
         "effml.program.buffers.Buffer",
         "effml.program.buffers.InputSpec",
         "effml.program.buffers.Output",

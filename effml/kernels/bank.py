@@ -65,16 +65,18 @@ class KernelBank:
     groups : list of int arrays
         Columns of each group of features; every kernel is made once a group.
     kernels : list of RBF, Polynomial or callables
+    labels : list of str or None
+        Names of the groups, which become part of the kernels' names.
     n_threads : int
     """
 
-    def __init__(self, groups, kernels, n_threads=1):
+    def __init__(self, groups, kernels, labels=None, n_threads=1):
         self.n_threads = n_threads
         self.groups, self.names = [], []
         order = {RBF: 0, Polynomial: 1}
         kernels = sorted(kernels, key=lambda kernel: order.get(type(kernel), 2))
         self._kernels = kernels
-        for columns in groups:
+        for number, columns in enumerate(groups):
             known = [kernel for kernel in kernels if type(kernel) in order]
             self.groups.append(
                 Group(
@@ -85,7 +87,8 @@ class KernelBank:
                     first=len(self.names),
                 )
             )
-            self.names += [_name(kernel) for kernel in kernels]
+            where = "" if labels is None else f" of group {labels[number]}"
+            self.names += [_name(kernel) + where for kernel in kernels]
         self.has_functions = any(group.functions for group in self.groups)
 
     @property
@@ -214,7 +217,7 @@ def _columns(array, columns):
 
 def _name(kernel) -> str:
     if isinstance(kernel, RBF | Polynomial):
-        return repr(kernel)
+        return kernel.label
     return getattr(kernel, "__name__", type(kernel).__name__)
 
 

@@ -42,6 +42,11 @@ class RBF:
             if value is not None and not (np.isreal(value) and np.isfinite(value) and value > 0):
                 raise ValueError(f"RBF {name}={value!r} must be a positive number")
 
+    @property
+    def label(self) -> str:
+        """What plots and `kernel_names_` call it."""
+        return f"RBF(scale={self.scale:g})" if self.gamma is None else f"RBF(gamma={self.gamma:g})"
+
 
 @dataclass(frozen=True)
 class Polynomial:
@@ -63,6 +68,14 @@ class Polynomial:
             raise ValueError(f"Polynomial degree={self.degree!r} must be an integer from 1 to 9")
         if self.offset is not None and not (np.isfinite(self.offset) and self.offset >= 0):
             raise ValueError(f"Polynomial offset={self.offset!r} must be a number of at least 0")
+
+    @property
+    def label(self) -> str:
+        """What plots and `kernel_names_` call it."""
+        if (self.degree, self.offset) == (1, 0):
+            return "cosine"
+        offset = "" if self.offset is None else f", offset={self.offset:g}"
+        return f"Polynomial(degree={self.degree}{offset})"
 
 
 _NAMES = {

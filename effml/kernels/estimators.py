@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import expit, softmax
 from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
-from sklearn.utils import check_array
+from sklearn.utils import check_array, column_or_1d
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
@@ -107,6 +107,8 @@ class LocalizedMKLClassifier(ClassifierMixin, LocalizedMKL):
         Gate, landmarks, layers.
     network_ : Network
         How they are put together.
+    program_ : Program or None
+        The steps that `predict` runs and that are exported; None with callable kernels.
     loss_curve_ : list of float, one an epoch
     validation_scores_ : list of float
         With early stopping: accuracy, or coefficient of determination.
@@ -251,7 +253,7 @@ class LocalizedMKLClassifier(ClassifierMixin, LocalizedMKL):
         X, y, weights = drop_weightless(X, y, weights)
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
-            raise ValueError(f"y holds the label {unknown[0]!r}, which is not among classes={self.classes_}")
+            raise ValueError(f"y holds the label {unknown[0]}, which is not among classes={self.classes_}")
         return self._fit(X, np.searchsorted(self.classes_, y), weights, go_on=not first, one_epoch=True)
 
     def _fit(self, X, target, weights, **how):
@@ -369,6 +371,8 @@ class LocalizedMKLRegressor(RegressorMixin, LocalizedMKL):
         Gate, landmarks, layers.
     network_ : Network
         How they are put together.
+    program_ : Program or None
+        The steps that `predict` runs and that are exported; None with callable kernels.
     loss_curve_ : list of float, one an epoch
     validation_scores_ : list of float
         With early stopping: accuracy, or coefficient of determination.
@@ -480,6 +484,8 @@ class LocalizedMKLRegressor(RegressorMixin, LocalizedMKL):
         reset = not (go_on and one_epoch)
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, reset=reset)
         y = check_array(y, dtype=np.float64, ensure_2d=False, input_name="y")
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
         weights = check_weights(sample_weight, X)
         X, y, weights = drop_weightless(X, y, weights)
         self._flat = y.ndim == 1

@@ -35,11 +35,10 @@ def _stratified(strata, n, random_state):
     counts = np.bincount(strata)
     present = np.flatnonzero(counts)
     share = n * counts[present] / len(strata)
-    taken = np.floor(share).astype(int)
-    if n >= len(present):
-        taken = np.maximum(taken, 1)
+    least = 1 if n >= len(present) else 0
+    taken = np.maximum(np.floor(share).astype(int), least)
     while taken.sum() > n:
-        taken[np.argmax(taken - share)] -= 1
+        taken[np.argmax(np.where(taken > least, taken - share, -np.inf))] -= 1
     order = np.argsort(-(share - taken), kind="stable")
     for k in np.resize(order, 2 * n):
         if taken.sum() == n:

@@ -84,16 +84,18 @@ class LocalizedMKL(BaseEstimator):
         self.loss_curve_ = (self.loss_curve_ if go_on else []) + trained.loss_curve
         self.validation_scores_ = (self.validation_scores_ if go_on else []) + trained.validation_scores
         self.n_iter_ = len(self.loss_curve_)
-        self._program = None
         self._summarize(X)
+        self.program_ = None if self.network_.bank.has_functions else model_program(self)
 
     def _n_threads(self, n_rows):
         return min(effective_n_jobs(self.n_jobs), max(1, n_rows // 64))
 
     def _split(self, n, strata, seed):
         """Return training and validation positions, by class where every class allows it."""
-        if strata is not None and np.bincount(strata)[np.unique(strata)].min() < 2:
-            strata = None
+        if strata is not None:
+            counts = np.bincount(strata)[np.unique(strata)]
+            if counts.min() < 2 or min(self.validation_fraction, 1 - self.validation_fraction) * n < len(counts):
+                strata = None
         return train_test_split(np.arange(n), test_size=self.validation_fraction, random_state=seed, stratify=strata)
 
     def _schedule(self, n, one_epoch):
@@ -113,14 +115,14 @@ class LocalizedMKL(BaseEstimator):
 
     def _start(self, X, n_outputs, strata, random_state, dtype=np.float32):
         """Set scales, landmarks, bandwidths, whitening and the first parameters."""
-        groups = self._groups(X.shape[1])
+        groups, labels = self._groups(X.shape[1])
         kernels = parse_kernels(self.kernels, grouped=self.groups is not None)
         self.mean_ = X.mean(axis=0) if self.standardize else np.zeros(X.shape[1])
         deviation = X.std(axis=0) if self.standardize else np.ones(X.shape[1])
         self.scale_ = np.where(deviation > 1e-7 * np.maximum(1e-30, np.abs(self.mean_)), deviation, 1.0)
         Z = self._standardized(X).astype(dtype)
         landmarks = self._first_landmarks(Z, strata, random_state)
-        bank = KernelBank(groups, kernels).fit(Z, random_state)
+        bank = KernelBank(groups, kernels, labels).fit(Z, random_state)
         self.learns_landmarks_ = self._learns_landmarks(bank, len(X), len(landmarks))
         bank.set_landmarks(landmarks)
         gate = make_gate(self.gate, bank.n_kernels, X.shape[1], self.gate_hidden_size)
@@ -132,7 +134,7 @@ class LocalizedMKL(BaseEstimator):
         if self.learn_bandwidths:
             learned.add("log_gamma")
             parameters["log_gamma"] = bank.log_gamma()
-        hidden = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=int)).tolist()
+        hidden = self._hidden_sizes()
         network = Network(bank, gate, self.combine, None, np.zeros(1), len(hidden) + 1, learned)
         parameters = {name: value.astype(dtype) for name, value in parameters.items()}
         if self.whiten:
@@ -141,6 +143,12 @@ class LocalizedMKL(BaseEstimator):
         parameters |= _first_layers(network, parameters, rows, [*hidden, n_outputs], random_state)
         self.network_, self.parameters_ = network, parameters
         self._adam = Adam(parameters)
+
+    def _hidden_sizes(self):
+        sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes))
+        if sizes.ndim != 1 or (sizes.size and (sizes.dtype.kind not in "iu" or sizes.min() < 1)):
+            raise ValueError(f"hidden_layer_sizes={self.hidden_layer_sizes!r} must be positive integers, or ()")
+        return sizes.astype(int).tolist()
 
     def _first_landmarks(self, Z, strata, random_state):
         if isinstance(self.landmarks, str):
@@ -170,12 +178,13 @@ class LocalizedMKL(BaseEstimator):
         return [(whitening(kernels[:, m]) * scales[m]).astype(dtype) for m in range(len(eta))]
 
     def _groups(self, n_features):
+        """Return the columns of every group and what to call it."""
         if self.groups is None:
-            return [np.arange(n_features)]
-        parts = list(self.groups.values()) if isinstance(self.groups, dict) else list(self.groups)
-        if not parts:
+            return [np.arange(n_features)], None
+        named = self.groups if isinstance(self.groups, dict) else dict(enumerate(self.groups))
+        if not named:
             raise ValueError("groups is empty; give at least one group of columns, or None")
-        return [self._columns(part, n_features) for part in parts]
+        return [self._columns(part, n_features) for part in named.values()], [str(label) for label in named]
 
     def _columns(self, part, n_features):
         chosen = np.arange(n_features)[part] if isinstance(part, slice) else np.atleast_1d(np.asarray(part))
@@ -235,11 +244,9 @@ class LocalizedMKL(BaseEstimator):
         """Return the network's outputs float32 (n, n_outputs), by the Program that is exported where there is one."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float32)
-        if self.network_.bank.has_functions:
+        if self.program_ is None:
             return self._network_scores(X)
-        if getattr(self, "_program", None) is None:
-            self._program = model_program(self)
-        return self._in_parts(self._program, X, "score")
+        return self._in_parts(self.program_, X, "score")
 
     def _in_parts(self, program, X, output):
         parts = list(gen_batches(len(X), ROWS_AT_ONCE))
@@ -253,9 +260,6 @@ class LocalizedMKL(BaseEstimator):
     def _network_scores(self, X):
         parts = [X[rows] for rows in gen_batches(len(X), 1024)]
         return np.concatenate([self.network_.forward(self.parameters_, self._standardized(part))[0] for part in parts])
-
-    def __getstate__(self):
-        return {name: value for name, value in super().__getstate__().items() if name != "_program"}
 
 
 def _first_layers(network, parameters, rows, sizes, random_state):

@@ -2,7 +2,7 @@
 
     eta = gate(z)                                         (B, M)
     k   = sum_m eta_m kappa_m          or side by side    (B, L) or (B, M L)
-    phi = T k - c                                         (B, r)   T: scaled inverse square root of the landmarks' kernel
+    phi = T k - c                                     (B, r)   T: inverse square root of the landmarks' kernel, scaled
     o   = W_n relu(... relu(W_1 phi + b_1)) + b_n         (B, n_outputs)
 
 phi is the Nystroem map of the average kernel while the gate is uniform: a linear network on it with an L2 penalty is

@@ -75,6 +75,16 @@ CODE_BYTES = {
         ("gather", ""): 36,
         ("select", ""): 69,
         ("softmax", ""): 474,
+        ("relu", ""): 30,
+        ("sigmoid", ""): 300,
+        ("live_weights", ""): 40,
+        ("live_weights", "normalize"): 70,
+        ("squared_distances", ""): 80,
+        ("kernel_rows", "sum"): 10,
+        ("kernel_rows", "side"): 30,
+        ("kernel_rows", "group"): 120,
+        ("kernel_rows", "gaussian"): 300,
+        ("kernel_rows", "power"): 200,
     }
 }
 STACK_BYTES = {"host": 64}  # return address and saved registers beside the buffers

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from common.c_proof import assert_c_equals_run, compiles_everywhere, hostile_rows, sanitized_outputs
+from common.random_kernels import kernel_program
 from common.random_programs import classifier, forest_program, linear_program, tree_program
 
 from effml.program import with_input_dtype
@@ -46,6 +47,27 @@ def test_linear_models(dtype, integer, n_out):
     rng = np.random.default_rng([integer, n_out])
     program = linear_program(rng, dtype=dtype, n_columns=7, n_out=n_out, integer=integer)
     assert_c_equals_run(program, hostile_rows(program, 500, rng))
+
+
+@pytest.mark.parametrize("gate", ["constant", "softmax", "sigmoid", "rbf"])
+@pytest.mark.parametrize("side", [False, True], ids=["sum", "concat"])
+@pytest.mark.parametrize("groups, gaussians, powers", [(1, 3, 2), (2, 1, 0), (1, 0, 2), (3, 2, 1)])
+def test_gated_kernels(gate, side, groups, gaussians, powers):
+    rng = np.random.default_rng([len(gate), side, groups, gaussians])
+    program = kernel_program(
+        rng,
+        dtype=str(rng.choice(list(INPUT_DTYPES))),
+        n_columns=int(rng.integers(1, 9)),
+        n_landmarks=int(rng.integers(1, 40)),
+        n_out=int(rng.choice([1, 4])),
+        gate=gate,
+        side=side,
+        groups=groups,
+        gaussians=gaussians,
+        powers=powers,
+    )
+    assert_c_equals_run(program, hostile_rows(program, 500, rng))
+    assert_c_equals_run(program, rng.integers(0, 120, (500, len(program.inputs))).astype(program.input_dtype))
 
 
 def test_long_columns_are_searched_by_bisection():
@@ -94,6 +116,8 @@ def _all_kinds(rng):
         for integer in (False, True):
             yield linear_program(rng, dtype=dtype, n_columns=5, n_out=3, integer=integer)
             yield linear_program(rng, dtype=dtype, n_columns=5, n_out=1, integer=integer)
+        for gate in ("constant", "softmax", "sigmoid", "rbf"):
+            yield kernel_program(rng, dtype=dtype, n_columns=5, gate=gate, side=gate == "rbf", groups=2)
 
 
 def test_every_step_is_covered_here():

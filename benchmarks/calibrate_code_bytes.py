@@ -1,9 +1,10 @@
 """Fit the code bytes of each step (effml.program.code_bytes.CODE_BYTES) to what ``gcc -Os`` makes of random programs.
 
-    python benchmarks/calibrate_code_bytes.py [--programs 400] [--forests]
+    python benchmarks/calibrate_code_bytes.py [--programs 400] [--forests | --kernels]
 
 Prints the table to paste, and how far the fitted sizes are from the measured ones. With ``--forests`` it fits the
-forests alone, all other steps at their present sizes: the code of one forest weighs as much as all of theirs together.
+forests alone, all other steps at their present sizes: the code of one forest weighs as much as all of theirs together;
+with ``--kernels`` gates and kernels alone.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # the random programs of the tests
+from common.random_kernels import kernel_program
 from common.random_programs import (
     classifier,
     forest_program,
@@ -86,16 +88,39 @@ def random_forest_program(rng):
     return program.replace(steps=tuple(steps))
 
 
+def random_kernel_program(rng):
+    groups, gaussians, powers = [(1, 5, 3), (1, 3, 0), (1, 0, 2), (2, 1, 0), (3, 1, 1), (4, 2, 2)][rng.integers(6)]
+    return kernel_program(
+        rng,
+        dtype=str(rng.choice(["float32", "float32", *INPUT_DTYPES])),
+        n_columns=int(rng.integers(2, 30)),
+        n_landmarks=int(rng.integers(8, 100)),
+        n_out=int(rng.choice([1, 5])),
+        gate=str(rng.choice(["constant", "softmax", "sigmoid", "rbf"])),
+        groups=groups,
+        gaussians=gaussians,
+        powers=powers,
+        side=bool(rng.random() < 0.3),
+    )
+
+
+KERNEL_KINDS = {"kernel_rows", "live_weights", "relu", "sigmoid", "squared_distances"}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--programs", type=int, default=400)
     parser.add_argument("--forests", action="store_true", help="fit the forests alone")
+    parser.add_argument("--kernels", action="store_true", help="fit gates and kernels alone")
     arguments = parser.parse_args()
+    make = (
+        random_kernel_program if arguments.kernels else random_forest_program if arguments.forests else random_program
+    )
+    chosen = KERNEL_KINDS if arguments.kernels else {"forest_walk"} if arguments.forests else None
     rng = np.random.default_rng(0)
     rows, measured, keys = [], [], {("frame", ""): 0}
     for _ in range(arguments.programs):
         output = str(rng.choice(["label", "label", "label", "proba"]))
-        make = random_forest_program if arguments.forests else random_program
         program = make(rng).with_outputs(output)
         source = generate_c(program, outputs=(output,))
         measured.append(section_sizes(source)["text"] - source.constant_bytes)
@@ -111,7 +136,7 @@ def main():
             design[row, keys[key]] += 1
     measured = np.array(measured, dtype=float)
     known = np.array([CODE_BYTES["host"].get(key, 0) for key in keys], dtype=float)
-    fitted = np.array([not arguments.forests or key[0] == "forest_walk" for key in keys])
+    fitted = np.array([chosen is None or key[0] in chosen for key in keys])
     weight = 1 / (300 + measured)  # else the largest forests alone decide, or the smallest
     weight = weight if arguments.forests else np.ones_like(measured)
     coefficient = known.copy()

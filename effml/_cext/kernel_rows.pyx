@@ -3,7 +3,7 @@
 Rows are independent and each has one order of operations: results do not depend on the number of threads.
 """
 
-from cython.parallel cimport prange
+from cython.parallel cimport prange, threadid
 from libc.stdint cimport int32_t
 
 ctypedef fused real_t:
@@ -13,12 +13,12 @@ ctypedef fused real_t:
 cdef extern from "kernel_rows.h" nogil:
     ctypedef struct effml_kernel_functions:
         void (*row)(const float *, float, const float *, const float *, Py_ssize_t, const float *, const int32_t *, Py_ssize_t, const float *, float *) noexcept nogil
-        void (*gradient)(const float *, float, const float *, const float *, Py_ssize_t, const float *, const int32_t *, Py_ssize_t, const float *, const float *, const float *, Py_ssize_t, int, float *, float *, float *, float *) noexcept nogil
+        void (*gradient)(const float *, float, const float *, const float *, Py_ssize_t, const float *, const int32_t *, Py_ssize_t, const float *, const float *, const float *, Py_ssize_t, int, float *, float *, float *, float *, float *) noexcept nogil
         void (*ordered)(const float *, Py_ssize_t, const float *, Py_ssize_t, float *) noexcept nogil
 
     effml_kernel_functions effml_choose_kernel_functions(int level)
     void effml_kernel_row_double(const double *, double, const double *, const double *, Py_ssize_t, const double *, const int32_t *, Py_ssize_t, const double *, double *) noexcept
-    void effml_kernel_gradient_double(const double *, double, const double *, const double *, Py_ssize_t, const double *, const int32_t *, Py_ssize_t, const double *, const double *, const double *, Py_ssize_t, int, double *, double *, double *, double *) noexcept
+    void effml_kernel_gradient_double(const double *, double, const double *, const double *, Py_ssize_t, const double *, const int32_t *, Py_ssize_t, const double *, const double *, const double *, Py_ssize_t, int, double *, double *, double *, double *, double *) noexcept
     void effml_ordered_row_double(const double *, Py_ssize_t, const double *, Py_ssize_t, double *) noexcept
     float effml_rsqrt_float(float)
 
@@ -57,11 +57,11 @@ def kernel_gradients(
     const real_t[::1] shapes, const int32_t[::1] degrees, const real_t[:, ::1] weights,
     const real_t[:, :, ::1] kernels, const real_t[:, :, ::1] grad, Py_ssize_t first, bint weights_only,
     real_t[:, ::1] to_weights, real_t[:, ::1] to_dots, real_t[:, ::1] to_norms, real_t[:, ::1] to_shapes,
-    int n_threads=1, int level=2,
+    real_t[:, ::1] scratch, int n_threads=1, int level=2,
 ):
     """Fill gradients; `grad` is (n_rows, 1, L) for a sum of kernels, (n_rows, M, L) when they stand side by side.
 
-    With `weights_only` the last three outputs are not touched.
+    With `weights_only` the last three outputs are not touched. `scratch` is (n_threads, L).
     """
     cdef Py_ssize_t b, n = dots.shape[1], n_kernels = shapes.shape[0]
     cdef bint side_by_side = grad.shape[1] > 1
@@ -75,12 +75,14 @@ def kernel_gradients(
                 &dots[b, 0], row_norms[b], &norms[0], &factors[0, 0], n, &shapes[0], &degrees[0], n_kernels,
                 &weights[b, first], &kernels[b, first, 0], &grad[b, start, 0], step, weights_only,
                 &to_weights[b, first], &to_dots[b, 0], &to_norms[b, 0], &to_shapes[b, first],
+                &scratch[threadid(), 0],
             )
         else:
             effml_kernel_gradient_double(
                 &dots[b, 0], row_norms[b], &norms[0], &factors[0, 0], n, &shapes[0], &degrees[0], n_kernels,
                 &weights[b, first], &kernels[b, first, 0], &grad[b, start, 0], step, weights_only,
                 &to_weights[b, first], &to_dots[b, 0], &to_norms[b, 0], &to_shapes[b, first],
+                &scratch[threadid(), 0],
             )
 
 

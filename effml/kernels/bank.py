@@ -14,7 +14,6 @@ from effml.kernels.base_kernels import RBF, Polynomial
 
 __all__ = ["Group", "KernelBank", "median_squared_distance"]
 
-ROWS_OF_MEDIAN = 1000
 SMALLEST = 1e-12  # guard of a zero norm, as in kernel_rows.h
 
 
@@ -95,16 +94,15 @@ class KernelBank:
     def n_kernels(self) -> int:
         return len(self.names)
 
-    def fit(self, Z, random_state) -> "KernelBank":
-        """Learn bandwidths from standardised rows (n_samples, d)."""
-        chosen = random_state.permutation(len(Z))[:ROWS_OF_MEDIAN]
+    def fit(self, Z) -> "KernelBank":
+        """Learn bandwidths from (a sample of) standardised rows (n, d)."""
         for group in self.groups:
-            for position, kernel in enumerate(self._kernels[: len(group.shapes)]):
+            kernels = self._kernels[: len(group.shapes)]
+            relative = any(isinstance(kernel, RBF) and kernel.gamma is None for kernel in kernels)
+            median = median_squared_distance(Z[:, group.columns]) if relative else None
+            for position, kernel in enumerate(kernels):
                 if isinstance(kernel, RBF):
-                    if kernel.gamma is None:
-                        value = kernel.scale / median_squared_distance(Z[np.ix_(chosen, group.columns)])
-                    else:
-                        value = kernel.gamma
+                    value = kernel.scale / median if kernel.gamma is None else kernel.gamma
                 else:
                     value = len(group.columns) if kernel.offset is None else kernel.offset
                 group.shapes[position] = value
@@ -167,10 +165,11 @@ class KernelBank:
         for g, group in enumerate(self.groups):
             if len(group.shapes):
                 to_dots, to_norms = np.zeros((2, *state.dots[g].shape), dtype=weights.dtype)
+                scratch = np.empty((self.n_threads, to_dots.shape[1]), dtype=weights.dtype)
                 kernel_gradients(
                     state.dots[g], state.norms[g], self._norms[g], self._factors[g], self._shapes[g], group.degrees,
                     weights, state.kernels, grad, group.first, not landmarks, to_weights, to_dots, to_norms, to_shapes,
-                    self.n_threads,
+                    scratch, self.n_threads,
                 )  # fmt: skip
                 if landmarks:
                     part = to_dots.T @ state.rows[g] + 2 * to_norms.sum(axis=0)[:, None] * self._parts[g]

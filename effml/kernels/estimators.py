@@ -19,7 +19,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from effml._validation import check_weights, class_factors, drop_weightless, encode_labels
-from effml.kernels.localized import LocalizedMKL
+from effml.kernels.localized import FLOATS, LocalizedMKL
 
 __all__ = ["LocalizedMKLClassifier", "LocalizedMKLRegressor"]
 
@@ -208,7 +208,7 @@ class LocalizedMKLClassifier(ClassifierMixin, LocalizedMKL):
         -------
         self
         """
-        X, y = validate_data(self, X, y, dtype=np.float64)
+        X, y = validate_data(self, X, y, dtype=FLOATS)
         check_classification_targets(y)
         weights = check_weights(sample_weight, X)
         X, y, weights = drop_weightless(X, y, weights)
@@ -240,7 +240,7 @@ class LocalizedMKLClassifier(ClassifierMixin, LocalizedMKL):
         self
         """
         first = not hasattr(self, "network_")
-        X, y = validate_data(self, X, y, dtype=np.float64, reset=first)
+        X, y = validate_data(self, X, y, dtype=FLOATS, reset=first)
         if first:
             if classes is None:
                 raise ValueError("classes=None: the first call of partial_fit needs all labels that will occur")
@@ -482,7 +482,7 @@ class LocalizedMKLRegressor(RegressorMixin, LocalizedMKL):
 
     def _fit(self, X, y, sample_weight, *, go_on, one_epoch=False):
         reset = not (go_on and one_epoch)
-        X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, reset=reset)
+        X, y = validate_data(self, X, y, dtype=FLOATS, multi_output=True, y_numeric=True, reset=reset)
         y = check_array(y, dtype=np.float64, ensure_2d=False, input_name="y")
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)

@@ -45,7 +45,7 @@ class Gate:
         self.n_kernels, self.n_features, self.hidden = n_kernels, n_features, hidden
 
     def start(self, Z, random_state) -> dict:
-        """Return the first parameters; `Z` are standardised training rows."""
+        """Return the first parameters; `Z` is a sample of standardised rows."""
         return {}
 
     def forward(self, parameters, Z):
@@ -124,8 +124,7 @@ class RBFGate(Gate):
 
     def start(self, Z, random_state):
         centres = Z[random_state.choice(len(Z), self.n_kernels, replace=len(Z) < self.n_kernels)]
-        rows = Z[random_state.permutation(len(Z))[:1000]]
-        log_width = 0.5 * np.log(4 * median_squared_distance(rows))
+        log_width = 0.5 * np.log(4 * median_squared_distance(Z))
         return {"mu": np.array(centres, dtype=np.float64), "log_s": np.full(self.n_kernels, log_width)}
 
     def forward(self, parameters, Z):

@@ -5,9 +5,11 @@ from sklearn.cluster import MiniBatchKMeans
 
 __all__ = ["choose_landmarks"]
 
+ROWS_A_CENTRE = 256  # that k-means reads, drawn at random
 
-def choose_landmarks(how, n_landmarks, Z, strata, random_state) -> np.ndarray:
-    """Return landmarks (L, d) from training rows (n_samples, d).
+
+def choose_landmarks(how, n_landmarks, X, standardize, strata, random_state) -> np.ndarray:
+    """Return standardised landmarks (L, d) from training rows (n_samples, d).
 
     Parameters
     ----------
@@ -16,18 +18,21 @@ def choose_landmarks(how, n_landmarks, Z, strata, random_state) -> np.ndarray:
         from all rows alike, or centres of k-means.
     n_landmarks : int or None
         None: every row.
+    standardize : callable
+        From rows as they are to standardised rows.
     strata : int array (n_samples,) or None
         Class of every row; None draws from all rows alike.
     """
-    n = len(Z) if n_landmarks is None else min(n_landmarks, len(Z))
-    if n == len(Z):
-        return Z.copy()
+    n = len(X) if n_landmarks is None else min(n_landmarks, len(X))
+    if n == len(X):
+        return standardize(X)
     if how == "kmeans":
+        rows = standardize(X[random_state.permutation(len(X))[: ROWS_A_CENTRE * n]])
         seed = random_state.randint(2**31 - 1)
-        return MiniBatchKMeans(n, random_state=seed, n_init=1, batch_size=4096).fit(Z).cluster_centers_.astype(Z.dtype)
+        return MiniBatchKMeans(n, random_state=seed, n_init=1, batch_size=4096).fit(rows).cluster_centers_
     if how == "random" or strata is None:
-        return Z[random_state.choice(len(Z), n, replace=False)]
-    return Z[_stratified(strata, n, random_state)]
+        return standardize(X[random_state.choice(len(X), n, replace=False)])
+    return standardize(X[_stratified(strata, n, random_state)])
 
 
 def _stratified(strata, n, random_state):

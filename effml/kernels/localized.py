@@ -18,13 +18,14 @@ from effml.kernels.gates import GATES, make_gate
 from effml.kernels.landmarks import choose_landmarks
 from effml.kernels.lowering import constant_weights, gate_program, model_program
 from effml.kernels.network import FEATURE_SCALE, Network, whitening
-from effml.kernels.training import Schedule, train
+from effml.kernels.training import Rows, Schedule, train
 
 __all__ = ["LocalizedMKL"]
 
-ROWS_OF_STATISTICS = 1000  # for the centre of the kernel features
+ROWS_OF_STATISTICS = 1000  # for bandwidths and the centre of the kernel features
 ROWS_A_LANDMARK = 8  # landmarks are learned where so many rows stand behind each
-ROWS_AT_ONCE = 4096  # of a prediction
+ROWS_AT_ONCE = 4096  # of a prediction and of the features' moments
+FLOATS = (np.float64, np.float32)  # rows of these types are read as they are, without a copy
 
 
 class LocalizedMKL(BaseEstimator):
@@ -62,7 +63,7 @@ class LocalizedMKL(BaseEstimator):
     # -- fitting ------------------------------------------------------------------------------------------------------
 
     def _fit_network(self, X, target, weights, loss, strata, *, n_outputs, go_on=False, one_epoch=False):
-        """Fit to float64 X (n, d) and a target as its loss takes it; `strata` are classes to draw landmarks by."""
+        """Fit to X (n, d) and a target as its loss takes it; `strata` are classes to draw landmarks by."""
         random_state = check_random_state(self.random_state)
         weights = np.ones(len(X)) if weights is None else weights * (len(weights) / weights.sum())
         training = validation = np.arange(len(X))
@@ -73,13 +74,10 @@ class LocalizedMKL(BaseEstimator):
             validate = lambda: self._score_rows(X[validation], target[validation], weights[validation])  # noqa: E731
         if not go_on:
             self._start(X[training], n_outputs, None if strata is None else strata[training], random_state)
-        Z = self._standardized(X[training])
-        self.network_.bank.n_threads = self._n_threads(len(Z))
-        data = Z, target[training], weights[training].astype(Z.dtype)
-        trained = train(
-            self.network_, self.parameters_, self._adam, data, loss, self._schedule(len(Z), one_epoch), random_state,
-            validate,
-        )  # fmt: skip
+        self.network_.bank.n_threads = self._n_threads(len(training))
+        data = Rows(X, target, weights, training, self._standardized)
+        schedule = self._schedule(len(training), one_epoch)
+        trained = train(self.network_, self.parameters_, self._adam, data, loss, schedule, random_state, validate)
         self.network_.bank.n_threads = 1
         self.loss_curve_ = (self.loss_curve_ if go_on else []) + trained.loss_curve
         self.validation_scores_ = (self.validation_scores_ if go_on else []) + trained.validation_scores
@@ -117,16 +115,14 @@ class LocalizedMKL(BaseEstimator):
         """Set scales, landmarks, bandwidths, whitening and the first parameters."""
         groups, labels = self._groups(X.shape[1])
         kernels = parse_kernels(self.kernels, grouped=self.groups is not None)
-        self.mean_ = X.mean(axis=0) if self.standardize else np.zeros(X.shape[1])
-        deviation = X.std(axis=0) if self.standardize else np.ones(X.shape[1])
-        self.scale_ = np.where(deviation > 1e-7 * np.maximum(1e-30, np.abs(self.mean_)), deviation, 1.0)
-        Z = self._standardized(X).astype(dtype)
-        landmarks = self._first_landmarks(Z, strata, random_state)
-        bank = KernelBank(groups, kernels, labels).fit(Z, random_state)
+        self.mean_, self.scale_ = _moments(X) if self.standardize else (np.zeros(X.shape[1]), np.ones(X.shape[1]))
+        landmarks = self._first_landmarks(X, strata, random_state).astype(dtype)
+        rows = self._standardized(X[random_state.permutation(len(X))[:ROWS_OF_STATISTICS]]).astype(dtype)
+        bank = KernelBank(groups, kernels, labels).fit(rows)
         self.learns_landmarks_ = self._learns_landmarks(bank, len(X), len(landmarks))
         bank.set_landmarks(landmarks)
         gate = make_gate(self.gate, bank.n_kernels, X.shape[1], self.gate_hidden_size)
-        parameters = gate.start(Z, random_state)
+        parameters = gate.start(rows, random_state)
         learned = set()
         if self.learns_landmarks_:
             learned.add("A")
@@ -139,7 +135,6 @@ class LocalizedMKL(BaseEstimator):
         parameters = {name: value.astype(dtype) for name, value in parameters.items()}
         if self.whiten:
             network.transforms = self._transforms(network, parameters, landmarks, dtype)
-        rows = Z[random_state.permutation(len(Z))[:ROWS_OF_STATISTICS]]
         parameters |= _first_layers(network, parameters, rows, [*hidden, n_outputs], random_state)
         self.network_, self.parameters_ = network, parameters
         self._adam = Adam(parameters)
@@ -150,16 +145,16 @@ class LocalizedMKL(BaseEstimator):
             raise ValueError(f"hidden_layer_sizes={self.hidden_layer_sizes!r} must be positive integers, or ()")
         return sizes.astype(int).tolist()
 
-    def _first_landmarks(self, Z, strata, random_state):
+    def _first_landmarks(self, X, strata, random_state):
         if isinstance(self.landmarks, str):
-            return choose_landmarks(self.landmarks, self.n_landmarks, Z, strata, random_state)
+            return choose_landmarks(self.landmarks, self.n_landmarks, X, self._standardized, strata, random_state)
         given = np.asarray(self.landmarks, dtype=np.float64)
-        if given.ndim != 2 or given.shape[1] != Z.shape[1] or not len(given) or not np.isfinite(given).all():
+        if given.ndim != 2 or given.shape[1] != X.shape[1] or not len(given) or not np.isfinite(given).all():
             raise ValueError(
-                f"landmarks has shape {given.shape}; expected finite numbers of shape (n_landmarks, {Z.shape[1]}), "
+                f"landmarks has shape {given.shape}; expected finite numbers of shape (n_landmarks, {X.shape[1]}), "
                 "in the units of X"
             )
-        return self._standardized(given).astype(Z.dtype)
+        return self._standardized(given)
 
     def _learns_landmarks(self, bank, n_rows, n_landmarks):
         if self.learn_landmarks == "auto":
@@ -260,6 +255,14 @@ class LocalizedMKL(BaseEstimator):
     def _network_scores(self, X):
         parts = [X[rows] for rows in gen_batches(len(X), 1024)]
         return np.concatenate([self.network_.forward(self.parameters_, self._standardized(part))[0] for part in parts])
+
+
+def _moments(X):
+    """Return the mean of each column and its standard deviation, 1 where there is none; without a copy of X."""
+    parts = list(gen_batches(len(X), ROWS_AT_ONCE))
+    mean = sum(X[rows].sum(axis=0, dtype=np.float64) for rows in parts) / len(X)
+    deviation = np.sqrt(sum(((X[rows] - mean) ** 2).sum(axis=0) for rows in parts) / len(X))
+    return mean, np.where(deviation > 1e-7 * np.maximum(1e-30, np.abs(mean)), deviation, 1.0)
 
 
 def _first_layers(network, parameters, rows, sizes, random_state):

@@ -1,5 +1,6 @@
 """Mini-batch training of a Network: losses, weight decay, early stopping."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from effml._optim import cosine
 
-__all__ = ["LOSSES", "Schedule", "Trained", "train"]
+__all__ = ["LOSSES", "Rows", "Schedule", "Trained", "train"]
 
 
 def _logistic(out, target, weights):
@@ -54,6 +55,30 @@ class Schedule:
     verbose: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Training rows, standardised batch by batch: no copy of the data is made.
+
+    Attributes
+    ----------
+    X, target, weights : arrays of all rows; the weights have mean 1
+    chosen : int array (n,), the rows to train on
+    standardize : callable
+    """
+
+    X: np.ndarray
+    target: np.ndarray
+    weights: np.ndarray
+    chosen: np.ndarray
+    standardize: Callable
+
+    def batch(self, positions):
+        """Return standardised rows, targets and weights."""
+        rows = self.chosen[positions]
+        Z = self.standardize(self.X[rows])
+        return Z, self.target[rows], self.weights[rows].astype(Z.dtype)
+
+
 @dataclass
 class Trained:
     """Loss of every epoch (mean over its rows, before each step, without the penalty) and validation scores."""
@@ -67,24 +92,21 @@ def train(network, parameters, adam, data, loss, schedule, random_state, validat
 
     Parameters
     ----------
-    data : (Z, target, weights)
-        Standardised rows (n, d), targets, weights of mean 1.
+    data : Rows
     loss : {"logistic", "cross_entropy", "squared"}
     validate : callable or None
         ``validate() -> float`` scores the parameters as they are; with it the best epoch's parameters are restored and
         training stops after `n_iter_no_change` epochs without an improvement by `tol`.
     """
-    Z, target, weights = data
-    n, trained, best, waited = len(Z), Trained(), None, 0
+    n, trained, best, waited = len(data.chosen), Trained(), None, 0
     n_steps = schedule.max_iter * -(-n // schedule.batch_size)
     step = 0
     with threadpool_limits(1, user_api="blas"):
         for epoch in range(schedule.max_iter):
             total, order = 0.0, random_state.permutation(n)
             for start in range(0, n, schedule.batch_size):
-                rows = order[start : start + schedule.batch_size]
+                batch = data.batch(order[start : start + schedule.batch_size])
                 rate = schedule.learning_rate * (1.0 if schedule.constant_rate else cosine(step, n_steps))
-                batch = Z[rows], target[rows], weights[rows]
                 total += _step(network, parameters, adam, batch, loss, schedule, rate, n, random_state)
                 step += 1
             trained.loss_curve.append(total / n)

@@ -96,7 +96,7 @@ def by_numpy(kernel, X, A, shape):
 def test_kernel_values_equal_plain_numpy(dtype, tolerance):
     rng = np.random.default_rng(0)
     X, A = rng.normal(size=(50, 6)), rng.normal(size=(33, 6))
-    bank = KernelBank([np.arange(6), np.array([1, 4])], KERNELS).fit(X, np.random.RandomState(0))
+    bank = KernelBank([np.arange(6), np.array([1, 4])], KERNELS).fit(X)
     bank.set_landmarks(A.astype(dtype))
     values = bank.forward(X.astype(dtype)).kernels
     for group in bank.groups:
@@ -107,7 +107,7 @@ def test_kernel_values_equal_plain_numpy(dtype, tolerance):
 
 def test_default_kernels_have_a_unit_diagonal():
     X = np.random.default_rng(0).normal(size=(20, 4))
-    bank = KernelBank([np.arange(4)], KERNELS).fit(X, np.random.RandomState(0))
+    bank = KernelBank([np.arange(4)], KERNELS).fit(X)
     bank.set_landmarks(X)
     values = bank.forward(X).kernels
     assert_allclose(np.einsum("imi->im", values), 1, atol=1e-12)
@@ -150,7 +150,7 @@ def test_reciprocal_root_is_precise():
 
 def test_kernels_of_weight_zero_are_left_alone():
     X = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
-    bank = KernelBank([np.arange(3)], KERNELS).fit(X, np.random.RandomState(0))
+    bank = KernelBank([np.arange(3)], KERNELS).fit(X)
     bank.set_landmarks(X)
     out = np.full((4, 5, 4), -7, dtype=np.float32)
     weights = np.float32([[1, 0, 1, 0, 1]] * 4)

@@ -25,9 +25,9 @@ from common.random_programs import (
     with_useful_splits,
 )
 
-from effml.program import deployable, generate_c
+from effml.program import generate_c
 from effml.program.buffers import INPUT_DTYPES
-from effml.program.code_bytes import CODE_BYTES
+from effml.program.code_bytes import CODE_BYTES, code_parts
 from effml.program.compile import section_sizes
 from effml.program.steps import ForestWalk
 
@@ -104,7 +104,7 @@ def random_kernel_program(rng):
     )
 
 
-KERNEL_KINDS = {"kernel_rows", "live_weights", "relu", "sigmoid", "squared_distances"}
+KERNEL_KINDS = {"helper", "kernel_rows", "live_weights", "relu", "sigmoid", "softmax", "squared_distances"}
 
 
 def main():
@@ -124,16 +124,14 @@ def main():
         program = make(rng).with_outputs(output)
         source = generate_c(program, outputs=(output,))
         measured.append(section_sizes(source)["text"] - source.constant_bytes)
-        used = [("frame", "")]
-        for step in deployable(program).steps:
-            used += [(step.kind, variant) for variant in step.cost().variants]
+        used = code_parts(program, (output,))
         for key in used:
             keys.setdefault(key, len(keys))
         rows.append(used)
     design = np.zeros((len(rows), len(keys)))
     for row, used in enumerate(rows):
-        for key in used:
-            design[row, keys[key]] += 1
+        for key, count in used.items():
+            design[row, keys[key]] = count
     measured = np.array(measured, dtype=float)
     known = np.array([CODE_BYTES["host"].get(key, 0) for key in keys], dtype=float)
     fitted = np.array([chosen is None or key[0] in chosen for key in keys])

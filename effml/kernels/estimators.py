@@ -42,7 +42,7 @@ class LocalizedMKLClassifier(ClassifierMixin, LocalizedMKL):
     n_landmarks : int or None, default=256
         Rows that kernels compare to; None takes every training row, and fitting is then no longer linear in them.
     landmarks : {"stratified", "random", "kmeans"} or array-like (n_landmarks, n_features), default="stratified"
-        How they are chosen (a regressor draws "stratified" from all rows alike), or the landmarks themselves.
+        How they are chosen, or the landmarks themselves, in the units of X.
     learn_landmarks : bool or "auto", default="auto"
         Whether training moves the landmarks; "auto": where there are 8 rows a landmark or more.
     learn_bandwidths : bool, default=False
@@ -111,7 +111,7 @@ class LocalizedMKLClassifier(ClassifierMixin, LocalizedMKL):
         The steps that `predict` runs and that are exported; None with callable kernels.
     loss_curve_ : list of float, one an epoch
     validation_scores_ : list of float
-        With early stopping: accuracy, or coefficient of determination.
+        With early stopping: accuracy on the held-out rows.
     n_iter_ : int
 
     See Also
@@ -298,85 +298,21 @@ class LocalizedMKLRegressor(RegressorMixin, LocalizedMKL):
 
     Parameters
     ----------
-    kernels : "default", kernel or list of kernels, default="default"
-        Names ("rbf", "linear", "polynomial", "cosine"), :class:`RBF` and :class:`Polynomial`, or callables
-        ``(X, A) -> array (len(X), len(A))`` on standardised features (Python only: they have no C). "default" is five
-        RBF widths, polynomials of degree 2 and 3, and the cosine; with `groups` one RBF a group.
-    groups : list or dict of columns, default=None
-        Feature groups ("views"): lists of column names or indices, slices or masks. Every kernel is made once a group.
-    n_landmarks : int or None, default=256
-        Rows that kernels compare to; None takes every training row, and fitting is then no longer linear in them.
-    landmarks : {"stratified", "random", "kmeans"} or array-like (n_landmarks, n_features), default="stratified"
-        How they are chosen (a regressor draws "stratified" from all rows alike), or the landmarks themselves.
-    learn_landmarks : bool or "auto", default="auto"
-        Whether training moves the landmarks; "auto": where there are 8 rows a landmark or more.
-    learn_bandwidths : bool, default=False
-        Whether training changes the widths of the RBF kernels.
-    gate : {"softmax", "sigmoid", "rbf", "constant", "uniform"}, default="softmax"
-        How kernels are weighted: by a network of the row ("softmax": weights sum to 1; "sigmoid": each for itself), by
-        distances to learned centres, by one learned weighting, or all alike (the average kernel).
-    gate_hidden_size : int, default=32
-        Hidden units of the softmax and sigmoid gates; 0 is a linear gate.
-    combine : {"sum", "concat"}, default="sum"
-        Add the weighted kernels, or keep them side by side: every kernel has coefficients of its own, M times as many.
-    hidden_layer_sizes : tuple of int, default=(64,)
-        Hidden layers behind the kernels; () is a linear model of them, a support vector machine's decision function.
-    whiten : bool, default=True
-        Map kernel values by the inverse root of the landmarks' kernel (Nystroem); free in the shipped model.
-    standardize : bool, default=True
-        Centre and scale the features first.
-    alpha : float, default=0.1
-        L2 penalty on the weights of the layers, divided by the number of rows as in scikit-learn's MLPClassifier: 1 / C
-        of a support vector machine when there is no hidden layer.
-    gate_alpha : float, default=10.0
-        The same for the gate: pulls it towards the average kernel.
-    dropout : float in [0, 1), default=0.0
-        Share of hidden units left out in a training step.
-    max_iter : int, default=100
-        Epochs.
-    batch_size : int or "auto", default="auto"
-        "auto" is a twentieth of the rows, but 16 at least and 128 at most.
-    learning_rate_init : float, default=0.01
-        Learning rate of Adam at the start; it falls to 0 along half a cosine.
-    early_stopping : bool, default=False
-        Hold out `validation_fraction` of the rows, stop after `n_iter_no_change` epochs in which their score has not
-        improved by `tol`, and keep the parameters of the best epoch.
-    validation_fraction : float, default=0.1
-    n_iter_no_change : int, default=10
-    tol : float, default=1e-4
-    warm_start : bool, default=False
-        Go on from the previous `fit`: same landmarks, scales and widths.
-    n_jobs : int, default=None
-        Threads for kernel rows in training and for parts of the rows in prediction; results do not depend on it.
-    random_state : int, RandomState instance or None, default=None
-    verbose : bool, default=False
-        Print the loss of each epoch.
+    kernels, groups, n_landmarks, landmarks, learn_landmarks, learn_bandwidths, gate, gate_hidden_size, combine
+        As in `LocalizedMKLClassifier`; "stratified" landmarks are drawn from all rows alike.
+    hidden_layer_sizes, whiten, standardize, alpha, gate_alpha, dropout, max_iter, batch_size, learning_rate_init
+        As in `LocalizedMKLClassifier`.
+    early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, n_jobs, random_state, verbose
+        As in `LocalizedMKLClassifier`.
 
     Attributes
     ----------
     target_mean_, target_scale_ : ndarrays of shape (n_outputs,)
         Predictions are ``target_mean_ + target_scale_ * network``.
-    n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Only if X has string column names.
-    kernel_names_ : list of str, length n_kernels
-    kernel_weights_ : ndarray of shape (n_kernels,)
-        Mean weight of each kernel over (at most 10,000) training rows.
-    landmarks_ : ndarray of shape (n_landmarks, n_features_in_)
-        In the units of X.
-    learns_landmarks_ : bool
-    mean_, scale_ : ndarrays of shape (n_features_in_,)
-        Of the standardised features.
-    parameters_ : dict of str to float32 ndarray
-        Gate, landmarks, layers.
-    network_ : Network
-        How they are put together.
-    program_ : Program or None
-        The steps that `predict` runs and that are exported; None with callable kernels.
-    loss_curve_ : list of float, one an epoch
-    validation_scores_ : list of float
-        With early stopping: accuracy, or coefficient of determination.
-    n_iter_ : int
+    kernel_names_, kernel_weights_, landmarks_, learns_landmarks_, mean_, scale_, parameters_, network_, program_
+        As in `LocalizedMKLClassifier`.
+    loss_curve_, validation_scores_, n_iter_, n_features_in_, feature_names_in_
+        As in `LocalizedMKLClassifier`; validation scores are coefficients of determination.
 
     Examples
     --------

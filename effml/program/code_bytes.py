@@ -7,11 +7,13 @@ from collections import Counter
 
 from effml.program.passes import deployable
 
-__all__ = ["CODE_BYTES", "STACK_BYTES", "TARGETS", "code_bytes"]
+__all__ = ["CODE_BYTES", "STACK_BYTES", "TARGETS", "code_bytes", "code_parts"]
 
 CODE_BYTES = {
     "host": {
         ("frame", ""): 1,
+        ("helper", "exp"): 227,
+        ("helper", "rsqrt"): 0,
         ("bin", "constant_float"): 39,
         ("bin", "constant_int"): 10,
         ("bin", "linear_float"): 145,
@@ -74,22 +76,24 @@ CODE_BYTES = {
         ("positive", ""): 10,
         ("gather", ""): 36,
         ("select", ""): 69,
-        ("softmax", ""): 474,
-        ("kernel_rows", "sum"): 4,
-        ("kernel_rows", "side"): 0,
-        ("kernel_rows", "group"): 0,
-        ("kernel_rows", "gaussian"): 157,
-        ("kernel_rows", "power"): 290,
+        ("softmax", ""): 247,
+        ("kernel_rows", "sum"): 189,
+        ("kernel_rows", "side"): 176,
+        ("kernel_rows", "group"): 5,
+        ("kernel_rows", "gaussian"): 144,
+        ("kernel_rows", "power"): 288,
         ("live_weights", ""): 0,
-        ("live_weights", "normalize"): 0,
-        ("relu", ""): 178,
-        ("sigmoid", ""): 413,
-        ("squared_distances", ""): 9,
+        ("live_weights", "normalize"): 123,
+        ("relu", ""): 0,
+        ("sigmoid", ""): 286,
+        ("squared_distances", ""): 28,
     }
 }
 STACK_BYTES = {"host": 64}  # return address and saved registers beside the buffers
 TARGETS = tuple(CODE_BYTES)
 
+
+HELPERS = ("exp", "rsqrt")  # functions that steps call, printed once a file
 
 # printed once, however many functions of the file use it: the functions of a forest's trees
 _SPLITS = ("split_8", "split_16", "split_32", "split_float")
@@ -99,13 +103,21 @@ _SHARED = {("forest_walk", part) for part in (*_SPLITS, "far_feature", "second_r
 def code_bytes(program, outputs, target: str = "host") -> int:
     """Return the calibrated code bytes of the functions that compute some outputs of a program."""
     table = CODE_BYTES[target]
-    total, printed = table["frame", ""] * len(outputs), set()
+    return round(sum(count * table[part] for part, count in code_parts(program, outputs).items()))
+
+
+def code_parts(program, outputs) -> Counter:
+    """Return how often each part of the code, a key of the tables here, is printed."""
+    parts, printed = Counter({("frame", ""): len(outputs)}), set()
     for output in outputs:
         for step in deployable(program.with_outputs(output)).steps:
             for variant, count in Counter(step.cost().variants).items():
-                if (step.kind, variant) in _SHARED:
-                    if (step.output.name, variant) in printed:
+                key, owner = (step.kind, variant), step.output.name
+                if variant in HELPERS:
+                    key, owner, count = ("helper", variant), "", 1
+                if variant in HELPERS or key in _SHARED:
+                    if (owner, key) in printed:
                         continue
-                    printed.add((step.output.name, variant))
-                total += count * table[step.kind, variant]
-    return round(total)
+                    printed.add((owner, key))
+                parts[key] += count
+    return parts

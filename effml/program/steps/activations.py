@@ -43,7 +43,7 @@ class Sigmoid(Step):
 
     def cost(self):
         n = self.output.size
-        return Cost(operations=Counter(exp=n, add=n, divide=n))
+        return Cost(operations=Counter(exp=n, add=n, divide=n), variants=("", "exp"))
 
     def emit_c(self, c, ref):
         exp = emit_exp(c)

@@ -112,7 +112,7 @@ class KernelRows(Step):
         variants = ["side" if self.side_by_side else "sum"]
         for _, _, a, gaussians, b, _, _ in self._groups():
             variants.append("group")
-            variants += ["gaussian"] * bool(gaussians) + ["power"] * bool(b - a - gaussians)
+            variants += ["gaussian", "exp"] * bool(gaussians) + ["power", "rsqrt"] * bool(b - a - gaussians)
         return Cost(
             n_parameters=n_numbers,
             bits=32 * n_numbers,

@@ -223,7 +223,7 @@ class Softmax(Step):
 
     def cost(self):
         n = self.output.size
-        return Cost(operations=Counter(exp=n, add=2 * n, divide=n, compare=n - 1))
+        return Cost(operations=Counter(exp=n, add=2 * n, divide=n, compare=n - 1), variants=("", "exp"))
 
     def emit_c(self, c, ref):
         n, x, out, exp = self.output.size, ref(self.inputs[0]), ref(self.output.name), emit_exp(c)

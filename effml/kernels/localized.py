@@ -64,7 +64,10 @@ class LocalizedMKL(BaseEstimator):
 
     def _fit_network(self, X, target, weights, loss, strata, *, n_outputs, go_on=False, one_epoch=False):
         """Fit to X (n, d) and a target as its loss takes it; `strata` are classes to draw landmarks by."""
-        random_state = check_random_state(self.random_state)
+        seed = self.random_state
+        if go_on and isinstance(seed, Integral):  # a new order of rows, not that of the fit before
+            seed = seed + self.n_iter_
+        random_state = check_random_state(seed)
         weights = np.ones(len(X)) if weights is None else weights * (len(weights) / weights.sum())
         training = validation = np.arange(len(X))
         validate = None

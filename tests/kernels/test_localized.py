@@ -30,25 +30,27 @@ def cancer():
 
 
 def test_the_gate_localises():
-    rng = np.random.default_rng(0)
-    (X, y), (X_test, y_test) = two_regions(300, rng), two_regions(2000, rng)
+    """In the mean of five seeds: the loss is not convex, and a linear gate may settle on one kernel."""
     fixed = {
         "kernels": ["linear", "polynomial"],
         "hidden_layer_sizes": (),
         "n_landmarks": 100,
         "learn_landmarks": False,
-        "gate_alpha": 1.0,
-        "gate_hidden_size": 0,
-        "random_state": 0,
     }
-    scores, models = {}, {}
-    for gate in ("constant", "softmax"):
-        models[gate] = LocalizedMKLClassifier(gate=gate, **fixed).fit(X, y)
-        scores[gate] = models[gate].score(X_test, y_test)
-    weights = models["softmax"].kernel_weights(X_test)
-    left = X_test[:, 0] < 0
-    assert scores["softmax"] >= scores["constant"] + 0.02
-    assert np.abs(weights[left].mean(axis=0) - weights[~left].mean(axis=0)).max() >= 0.3
+    fixed |= {"gate_alpha": 1.0, "gate_hidden_size": 0}
+    gains, differences = [], []
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        (X, y), (X_test, y_test) = two_regions(300, rng), two_regions(2000, rng)
+        models = {
+            gate: LocalizedMKLClassifier(gate=gate, random_state=seed, **fixed).fit(X, y)
+            for gate in ("constant", "softmax")
+        }
+        gains.append(models["softmax"].score(X_test, y_test) - models["constant"].score(X_test, y_test))
+        weights, left = models["softmax"].kernel_weights(X_test), X_test[:, 0] < 0
+        differences.append(np.abs(weights[left].mean(axis=0) - weights[~left].mean(axis=0)).max())
+    assert np.mean(gains) >= 0.02
+    assert np.mean(differences) >= 0.3
 
 
 def test_uniform_gate_and_no_hidden_layer_is_a_kernel_logistic_regression(cancer):

@@ -214,7 +214,7 @@ class LocalizedMKLClassifier(ClassifierMixin, LocalizedMKL):
         X, y, weights = drop_weightless(X, y, weights)
         classes, target = encode_labels(y)
         if len(classes) < 2:
-            raise ValueError(f"y has one class only, {classes[0]!r}; the classifier needs at least 2 classes")
+            raise ValueError(f"y has one class only, {classes[0]}; the classifier needs at least 2 classes")
         go_on = self.warm_start and hasattr(self, "network_")
         if go_on and not np.array_equal(classes, self.classes_):
             raise ValueError(f"warm_start=True needs the classes of the previous fit, {self.classes_}; got {classes}")

@@ -179,6 +179,8 @@ class LocalizedMKL(BaseEstimator):
         """Return the columns of every group and what to call it."""
         if self.groups is None:
             return [np.arange(n_features)], None
+        if not isinstance(self.groups, dict | list | tuple):
+            raise TypeError(f"groups={self.groups!r} must be a list or dict of groups of columns, or None")
         named = self.groups if isinstance(self.groups, dict) else dict(enumerate(self.groups))
         if not named:
             raise ValueError("groups is empty; give at least one group of columns, or None")

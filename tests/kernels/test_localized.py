@@ -254,6 +254,7 @@ def wrong(X, A):
         ({"kernels": 3}, "kernels=3"),
         ({"kernels": [wrong]}, "the kernel wrong returned an array of shape"),
         ({"groups": []}, "groups is empty"),
+        ({"groups": 3}, "groups=3"),
         ({"groups": [[0, 99]]}, "column 99"),
         ({"groups": [["a"]]}, "'a'"),
         ({"groups": [[0.5]]}, "groups holds"),

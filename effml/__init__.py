@@ -18,6 +18,7 @@ _SUBMODULES = (
     "discretization",
     "export",
     "forests",
+    "itemsets",
     "kernels",
     "program",
     "report",

@@ -79,6 +79,7 @@ _PREDICTORS = {
     "effml.forests.classifiers.DecisionSnippetClassifier": "effml.forests.lowering:lower_classifier",
     "effml.forests.classifiers.SplittingStumpClassifier": "effml.forests.lowering:lower_classifier",
     "effml.forests.regressor.DecisionSnippetRegressor": "effml.forests.lowering:lower_regressor",
+    "effml.itemsets.sparse_bayes.SparseBayesRegressor": "effml.adapters.linear:linear_regressor",
     "effml.kernels.estimators.LocalizedMKLClassifier": "effml.kernels.lowering:lower_classifier",
     "effml.kernels.estimators.LocalizedMKLRegressor": "effml.kernels.lowering:lower_regressor",
 }
@@ -412,6 +413,7 @@ class ExportReport:
 
 _FLOAT_NOTES = {
     "LogisticRegression": "float32 sums; effml.quantize(est, X_calib) gives exact integers",
+    "SparseBayesRegressor": "float32 sums",
     "LocalizedMKLClassifier": "float32 in Python and C, the same numbers; behind a scaler near ties may differ",
     "LocalizedMKLRegressor": "float32 in Python and C, the same numbers; behind a scaler the last digits may differ",
 }

@@ -1,4 +1,4 @@
-"""LogisticRegression: affine scalers fold into the weights, one-hot columns become rows of a table."""
+"""Linear models: affine scalers fold into the weights, one-hot columns become rows of a table."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from effml.program.buffers import RAW, Output, smallest_unsigned
 from effml.program.frame import Frame, LoweringError
 from effml.program.steps import Affine, ArgBest, Bin, Dense, LookupSum, Positive, Softmax
 
-__all__ = ["logistic_regression", "raw_linear_form"]
+__all__ = ["linear_regressor", "logistic_regression", "raw_linear_form"]
 
 
 def logistic_regression(est, frame: Frame) -> None:
@@ -39,6 +39,19 @@ def logistic_regression(est, frame: Frame) -> None:
         "float32 model: a row whose two best scores are closer than float32 rounding may get the other label; "
         "effml.quantize gives an exact integer model"
     )
+
+
+def linear_regressor(est, frame: Frame) -> None:
+    """Lower a fitted linear regressor by its `coef_` and `intercept_`; columns without a weight are not read."""
+    kept = np.flatnonzero(est.coef_)
+    used = {frame.columns[k].source for k in kept}
+    for position in range(len(frame.builder.inputs)):
+        if position not in used:
+            frame.builder.mark_unused(position)
+    value = add_scores(frame.with_columns(frame.columns[k] for k in kept), est.coef_[None, kept], est.intercept_)
+    frame.builder.outputs = {"value": Output(value)}
+    frame.builder.describe_missing("gives NaN; impute before the call")
+    frame.builder.notes.append("float32 model: values are those of Python up to float32 rounding")
 
 
 def add_scores(frame: Frame, coef, intercept) -> str:

@@ -141,7 +141,7 @@ class Problem:
         Nats taken from the gain of an itemset of k items, by k; not decreasing and not negative. None: zeros. See
         `multiplicity_penalty`.
     min_gain : float, default=0.0
-        Only gains above it count, after the penalty. 0.5 to 2 nats save most of the work when little is left to find.
+        Only gains above it count, after the penalty.
 
     Raises
     ------

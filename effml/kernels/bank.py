@@ -11,10 +11,9 @@ import numpy as np
 
 from effml._cext.kernel_rows import kernel_gradients, kernel_rows
 from effml.kernels.base_kernels import RBF, Polynomial
+from effml.program.steps.kernels import SMALLEST
 
 __all__ = ["Group", "KernelBank", "median_squared_distance"]
-
-SMALLEST = 1e-12  # guard of a zero norm, as in kernel_rows.h
 
 
 @dataclass
@@ -125,27 +124,24 @@ class KernelBank:
             self._factors.append(factors)
             self._shapes.append(shapes)
 
-    def forward(self, Z, weights=None) -> _Forward:
-        """Return the kernel values K (B, M, L) of rows (B, d), with what `backward` reads.
-
-        Where `weights` (B, M) are given, kernels of weight 0 are not evaluated; their values are undefined.
-        """
+    def forward(self, Z) -> _Forward:
+        """Return the kernel values K (B, M, L) of rows (B, d), with what `backward` reads."""
         state = _Forward(kernels=np.empty((len(Z), self.n_kernels, len(self.landmarks)), dtype=Z.dtype))
         for g, group in enumerate(self.groups):
             rows = _columns(Z, group.columns)
             dots, norms = rows @ self._parts[g].T, np.einsum("bd,bd->b", rows, rows)
-            self._fill(g, rows, dots, norms, state.kernels, weights)
+            self._fill(g, rows, dots, norms, state.kernels)
             state.rows.append(rows)
             state.dots.append(dots)
             state.norms.append(norms)
         return state
 
-    def _fill(self, g, rows, dots, norms, kernels, weights):
+    def _fill(self, g, rows, dots, norms, kernels):
         group = self.groups[g]
         if len(group.shapes):
             kernel_rows(
                 dots, norms, self._norms[g], self._factors[g], self._shapes[g], group.degrees, kernels,
-                group.first, weights, self.n_threads,
+                group.first, None, self.n_threads,
             )  # fmt: skip
         for position, function in enumerate(group.functions, group.first + len(group.shapes)):
             kernels[:, position] = _call(function, rows, self._parts[g])

@@ -208,14 +208,14 @@ class LocalizedMKLClassifier(ClassifierMixin, LocalizedMKL):
         -------
         self
         """
-        X, y = validate_data(self, X, y, dtype=FLOATS)
+        go_on = self.warm_start and hasattr(self, "program_")
+        X, y = validate_data(self, X, y, dtype=FLOATS, reset=not go_on)
         check_classification_targets(y)
         weights = check_weights(sample_weight, X)
         X, y, weights = drop_weightless(X, y, weights)
         classes, target = encode_labels(y)
         if len(classes) < 2:
             raise ValueError(f"y has one class only, {classes[0]}; the classifier needs at least 2 classes")
-        go_on = self.warm_start and hasattr(self, "network_")
         if go_on and not np.array_equal(classes, self.classes_):
             raise ValueError(f"warm_start=True needs the classes of the previous fit, {self.classes_}; got {classes}")
         self.classes_ = classes
@@ -239,7 +239,7 @@ class LocalizedMKLClassifier(ClassifierMixin, LocalizedMKL):
         -------
         self
         """
-        first = not hasattr(self, "network_")
+        first = not hasattr(self, "program_")
         X, y = validate_data(self, X, y, dtype=FLOATS, reset=first)
         if first:
             if classes is None:
@@ -396,7 +396,7 @@ class LocalizedMKLRegressor(RegressorMixin, LocalizedMKL):
         -------
         self
         """
-        return self._fit(X, y, sample_weight, go_on=self.warm_start and hasattr(self, "network_"))
+        return self._fit(X, y, sample_weight, go_on=self.warm_start and hasattr(self, "program_"))
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None):
@@ -414,11 +414,10 @@ class LocalizedMKLRegressor(RegressorMixin, LocalizedMKL):
         -------
         self
         """
-        return self._fit(X, y, sample_weight, go_on=hasattr(self, "network_"), one_epoch=True)
+        return self._fit(X, y, sample_weight, go_on=hasattr(self, "program_"), one_epoch=True)
 
     def _fit(self, X, y, sample_weight, *, go_on, one_epoch=False):
-        reset = not (go_on and one_epoch)
-        X, y = validate_data(self, X, y, dtype=FLOATS, multi_output=True, y_numeric=True, reset=reset)
+        X, y = validate_data(self, X, y, dtype=FLOATS, multi_output=True, y_numeric=True, reset=not go_on)
         y = check_array(y, dtype=np.float64, ensure_2d=False, input_name="y")
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)

@@ -11,16 +11,11 @@ ICML 2008). Each gate is a function of a dict of parameters; `backward` returns 
 """
 
 import numpy as np
+from scipy.special import expit, softmax
 
 from effml.kernels.bank import median_squared_distance
 
-__all__ = ["GATES", "Gate", "make_gate"]
-
-
-def softmax(z):
-    z = z - z.max(axis=1, keepdims=True)
-    e = np.exp(z)
-    return e / e.sum(axis=1, keepdims=True)
+__all__ = ["GATES", "Gate", "RBFGate", "SigmoidGate"]
 
 
 def _softmax_backward(eta, to_eta):
@@ -34,12 +29,15 @@ class Gate:
     ----------
     is_learned : bool
         Whether there is anything to learn.
+    sees_rows : bool
+        Whether the weights differ between rows.
     decayed : tuple of str
         Names of the parameters that weight decay pulls to 0, which is towards the average kernel.
     """
 
     decayed: tuple = ()
     is_learned = False
+    sees_rows = False
 
     def __init__(self, n_kernels, n_features, hidden):
         self.n_kernels, self.n_features, self.hidden = n_kernels, n_features, hidden
@@ -58,6 +56,8 @@ class Gate:
 
 
 class ConstantGate(Gate):
+    """One learned weighting for all rows."""
+
     is_learned = True
     decayed = ("u",)
 
@@ -65,7 +65,7 @@ class ConstantGate(Gate):
         return {"u": np.zeros(self.n_kernels)}
 
     def forward(self, parameters, Z):
-        eta = np.repeat(softmax(parameters["u"][None]), len(Z), axis=0)
+        eta = np.repeat(softmax(parameters["u"][None], axis=1), len(Z), axis=0)
         return eta, eta
 
     def backward(self, parameters, state, to_eta):
@@ -73,7 +73,10 @@ class ConstantGate(Gate):
 
 
 class SoftmaxGate(Gate):
+    """Weights that sum to 1, from a network of the row."""
+
     is_learned = True
+    sees_rows = True
 
     @property
     def decayed(self):
@@ -96,7 +99,7 @@ class SoftmaxGate(Gate):
         return eta, (Z, hidden, eta)
 
     def _weights(self, z):
-        return softmax(z)
+        return softmax(z, axis=1)
 
     def _to_z(self, eta, to_eta):
         return _softmax_backward(eta, to_eta)
@@ -112,15 +115,20 @@ class SoftmaxGate(Gate):
 
 
 class SigmoidGate(SoftmaxGate):
+    """Weights between 0 and 1, each for itself, from a network of the row."""
+
     def _weights(self, z):
-        return 1 / (1 + np.exp(-np.clip(z, -80, 80)))
+        return expit(z)
 
     def _to_z(self, eta, to_eta):
         return eta * (1 - eta) * to_eta
 
 
 class RBFGate(Gate):
+    """Weights that sum to 1, from distances of the row to learned centres."""
+
     is_learned = True
+    sees_rows = True
 
     def start(self, Z, random_state):
         centres = Z[random_state.choice(len(Z), self.n_kernels, replace=len(Z) < self.n_kernels)]
@@ -130,7 +138,7 @@ class RBFGate(Gate):
     def forward(self, parameters, Z):
         mu, factor = parameters["mu"], np.exp(-2 * parameters["log_s"])
         squared = (Z * Z).sum(axis=1)[:, None] + (mu * mu).sum(axis=1) - 2 * (Z @ mu.T)
-        eta = softmax(-squared * factor)
+        eta = softmax(-squared * factor, axis=1)
         return eta, (Z, squared, factor, eta)
 
     def backward(self, parameters, state, to_eta):
@@ -148,8 +156,3 @@ GATES = {
     "sigmoid": SigmoidGate,
     "rbf": RBFGate,
 }
-
-
-def make_gate(name, n_kernels, n_features, hidden) -> Gate:
-    """Return the gate of a constructor parameter."""
-    return GATES[name](n_kernels, n_features, hidden)

@@ -14,7 +14,7 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, v
 from effml._optim import Adam
 from effml.kernels.bank import KernelBank
 from effml.kernels.base_kernels import parse_kernels
-from effml.kernels.gates import GATES, make_gate
+from effml.kernels.gates import GATES
 from effml.kernels.landmarks import choose_landmarks
 from effml.kernels.lowering import constant_weights, gate_program, model_program
 from effml.kernels.network import FEATURE_SCALE, Network, whitening
@@ -69,6 +69,7 @@ class LocalizedMKL(BaseEstimator):
             seed = seed + self.n_iter_
         random_state = check_random_state(seed)
         weights = np.ones(len(X)) if weights is None else weights * (len(weights) / weights.sum())
+        self.__dict__.pop("program_", None)  # an interrupted fit leaves no fitted model
         training = validation = np.arange(len(X))
         validate = None
         if self.early_stopping and not one_epoch:
@@ -124,7 +125,7 @@ class LocalizedMKL(BaseEstimator):
         bank = KernelBank(groups, kernels, labels).fit(rows)
         self.learns_landmarks_ = self._learns_landmarks(bank, len(X), len(landmarks))
         bank.set_landmarks(landmarks)
-        gate = make_gate(self.gate, bank.n_kernels, X.shape[1], self.gate_hidden_size)
+        gate = GATES[self.gate](bank.n_kernels, X.shape[1], self.gate_hidden_size)
         parameters = gate.start(rows, random_state)
         learned = set()
         if self.learns_landmarks_:
@@ -217,7 +218,7 @@ class LocalizedMKL(BaseEstimator):
     @property
     def landmarks_(self) -> np.ndarray:
         """Landmarks in the units of X, float64 (n_landmarks, n_features_in_)."""
-        check_is_fitted(self, "network_")
+        check_is_fitted(self, "program_")
         return self.network_.bank.landmarks * self.scale_ + self.mean_
 
     def kernel_weights(self, X) -> np.ndarray:
@@ -232,17 +233,17 @@ class LocalizedMKL(BaseEstimator):
         ndarray of shape (n_samples, n_kernels)
             In the order of `kernel_names_`; kernels that are not evaluated have 0.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "program_")
         return self._weights_of(validate_data(self, X, reset=False, dtype=np.float32))
 
     def _weights_of(self, X):
-        if self.gate in ("uniform", "constant"):
+        if not self.network_.gate.sees_rows:
             return np.repeat(constant_weights(self).astype(np.float64)[None], len(X), axis=0)
         return self._in_parts(gate_program(self), X, "weights").astype(np.float64)
 
     def _scores(self, X):
         """Return the network's outputs float32 (n, n_outputs), by the Program that is exported where there is one."""
-        check_is_fitted(self)
+        check_is_fitted(self, "program_")
         X = validate_data(self, X, reset=False, dtype=np.float32)
         if self.program_ is None:
             return self._network_scores(X)
@@ -273,7 +274,7 @@ def _moments(X):
 def _first_layers(network, parameters, rows, sizes, random_state):
     """Return W1, b1, ...: He-normal on centred kernel features, zeros before the outputs; set the centre."""
     eta = network.gate.forward(parameters, rows)[0]
-    features = network._weigh(eta, network.bank.forward(rows).kernels)
+    features = network.weigh(eta, network.bank.forward(rows).kernels)
     if network.transforms is not None:
         blocks = np.split(features, len(network.transforms), axis=1)
         features = np.hstack([part @ T.T for part, T in zip(blocks, network.transforms, strict=True)])

@@ -5,6 +5,7 @@
 
 import numpy as np
 
+from effml.kernels.gates import RBFGate, SigmoidGate
 from effml.program import Builder, Frame, InputSpec, LoweringError
 from effml.program.buffers import RAW, Output, smallest_unsigned
 from effml.program.steps import (
@@ -20,6 +21,7 @@ from effml.program.steps import (
     Softmax,
     SquaredDistances,
 )
+from effml.program.steps.kernels import SMALLEST
 
 __all__ = ["gate_program", "lower_classifier", "lower_regressor", "model_program"]
 
@@ -96,9 +98,10 @@ def _standardized(est, frame):
 def _gate(est, builder, z):
     """Return the buffer of the kernel weights; None where they are the same for all rows."""
     gate, parameters, n_kernels = est.network_.gate, est.parameters_, est.network_.bank.n_kernels
-    if est.gate in ("uniform", "constant"):
+    if not gate.sees_rows:
         return None
-    if est.gate == "rbf":
+    alone = isinstance(gate, SigmoidGate)
+    if isinstance(gate, RBFGate):
         factor = -np.exp(-2 * parameters["log_s"].astype(np.float64))
         fields = {"centres": parameters["mu"].astype(np.float32), "scale": factor.astype(np.float32)}
         logits = builder.add(SquaredDistances, "gate_distance", "f32", n_kernels, inputs=(z,), **fields)
@@ -108,8 +111,7 @@ def _gate(est, builder, z):
             hidden = _dense(builder, "gate_hidden", z, parameters["V"], parameters["v"])
             hidden = builder.add(Relu, "gate_relu", "f32", gate.hidden, inputs=(hidden,))
         logits = _dense(builder, "gate_score", hidden, parameters["U"], parameters["u"])
-    step = Sigmoid if est.gate == "sigmoid" else Softmax
-    weights = builder.add(step, "gate", "f32", n_kernels, inputs=(logits,))
+    weights = builder.add(Sigmoid if alone else Softmax, "gate", "f32", n_kernels, inputs=(logits,))
     smallest = min(LIVE, 0.5 / n_kernels)
     return builder.add(
         LiveWeights,
@@ -118,7 +120,7 @@ def _gate(est, builder, z):
         n_kernels,
         inputs=(weights,),
         smallest=smallest,
-        normalize=est.gate != "sigmoid",
+        normalize=not alone,
     )
 
 
@@ -181,7 +183,7 @@ def kernel_fields(est, weights):
         landmarks.append(part.ravel())
         norms.append(squared)
         for offset in shape[degree > 0]:
-            factors.append(1 / np.sqrt(np.maximum(squared + offset, np.float32(1e-12))))
+            factors.append(1 / np.sqrt(np.maximum(squared + offset, np.float32(SMALLEST))))
     return {
         "columns": np.concatenate(columns).astype(np.int64),
         "column_start": np.array(column_start),

@@ -81,7 +81,7 @@ class Network:
         """Return the outputs (B, n_outputs) and what `backward` reads."""
         eta, gate_state = self.gate.forward(parameters, Z)
         kernels = self.bank.forward(Z)
-        weighted = self._weigh(eta, kernels.kernels)
+        weighted = self.weigh(eta, kernels.kernels)
         weight, bias = self.first_layer(parameters)
         layers, masks, out = [weighted], [], weighted @ weight.T + bias
         for layer in range(2, self.n_layers + 1):
@@ -95,7 +95,8 @@ class Network:
             out = hidden @ parameters[f"W{layer}"].T + parameters[f"b{layer}"]
         return out, (eta, gate_state, kernels, weight, layers, masks)
 
-    def _weigh(self, eta, kernels):
+    def weigh(self, eta, kernels):
+        """Return the weighted sum of the kernels (B, L), or the weighted kernels side by side (B, M L)."""
         if self.combine == "sum":
             return np.matmul(eta[:, None], kernels)[:, 0]
         return (eta[:, :, None] * kernels).reshape(len(eta), -1)

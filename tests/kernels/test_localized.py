@@ -9,6 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, make_classification
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
@@ -45,7 +46,7 @@ def test_uniform_gate_and_no_hidden_layer_is_a_kernel_logistic_regression(cancer
     ).fit(X, y)  # fmt: skip
     network, Z = model.network_, model._standardized(X)
     eta = network.gate.forward({}, Z)[0]
-    phi = network._weigh(eta, network.bank.forward(Z).kernels) @ network.transforms[0].T - network.centre
+    phi = network.weigh(eta, network.bank.forward(Z).kernels) @ network.transforms[0].T - network.centre
     exact = LogisticRegression(C=1.0, max_iter=5000, tol=1e-8).fit(phi / FEATURE_SCALE, y)
     ours = np.abs(model.decision_function(X))
     assert_allclose(model.decision_function(X), exact.decision_function(phi / FEATURE_SCALE), atol=0.02 * ours.max())
@@ -159,6 +160,30 @@ def test_warm_start_goes_on(cancer):
     assert len(model.loss_curve_) == 10 and model.loss_curve_[-1] < first
     with pytest.raises(ValueError, match="warm_start"):
         model.fit(X, y + 5)
+    with pytest.raises(ValueError, match="features"):
+        model.fit(X[:, :5], y)
+
+
+def test_a_fit_that_is_interrupted_leaves_no_model(cancer, monkeypatch):
+    X, _, y, _ = cancer
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    for model in (LocalizedMKLClassifier(**QUICK), LocalizedMKLClassifier(warm_start=True, **QUICK).fit(X, y)):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("effml.kernels.localized.train", interrupted)
+            model.fit(X, y)
+        with pytest.raises(NotFittedError):
+            model.predict(X)
+        assert model.fit(X, y).n_iter_ == QUICK["max_iter"]
+
+
+def test_parameters_set_after_the_fit_do_not_matter_until_the_next(cancer):
+    X, _, y, _ = cancer
+    model = LocalizedMKLClassifier(**QUICK).fit(X, y)
+    weights = model.kernel_weights(X)
+    assert_array_equal(model.set_params(gate="rbf").kernel_weights(X), weights)
 
 
 def test_partial_fit_learns_from_a_stream(cancer):

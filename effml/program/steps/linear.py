@@ -72,7 +72,7 @@ class Dense(Step):
         start = f"{c.constant(f'{tag}_bias', self.bias, 'f32' if self.is_float else None)}[k]"
         if len(self.inputs) > 1:
             start = f"({cell}){ref(self.inputs[1])}[k] + {start}"
-        lines = ["unsigned j, k;", f"for (k = 0; k < {m}u; k++) {{", f"    {out}[k] = {start};", "}"]
+        lines = [f"unsigned {'j, ' if n else ''}k;", f"for (k = 0; k < {m}u; k++) {{", f"    {out}[k] = {start};", "}"]
         if not n:
             return block(lines)
         weight = c.constant(f"{tag}_weight", self.weight, "f32" if self.is_float else "i8")

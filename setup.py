@@ -60,4 +60,11 @@ directives = {
     "initializedcheck": False,
 }
 
-setup(ext_modules=cythonize(extensions(), compiler_directives=directives))
+jobs = os.cpu_count() or 1
+setup(
+    # Where processes are spawned, cythonize's would import this file anew.
+    ext_modules=cythonize(
+        extensions(), compiler_directives=directives, nthreads=jobs if sys.platform.startswith("linux") else 0
+    ),
+    options={"build_ext": {"parallel": jobs}},
+)

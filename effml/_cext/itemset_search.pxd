@@ -47,11 +47,12 @@ cdef extern from "itemset_best.h" nogil:
 cdef struct Search:
     RowKernels kernels
     int64_t n_words, n_rows, min_support
-    int n_items, n_active, max_order
+    int n_items, n_bits, n_active, max_order  # the active columns: n_bits of bits first, then graded ones
     const uint64_t* items         # (n_items, n_words)
-    const uint64_t* active        # (n_active + COUNT_B_PAD, n_words)
+    const uint64_t* active        # (n_bits + COUNT_B_PAD, n_words)
+    const double* graded          # (n_active - n_bits, 64 n_words) values from 0 to 1, zero past n_rows
     const int32_t* variable       # (n_items,)
-    const int32_t* active_size    # (n_active,) numbers of rows
+    const int32_t* active_size    # (n_bits,) numbers of rows
     const double* u               # (64 n_words,) decreasing
     const double* u_squared       # (2, 64 n_words): of the positive and of the negative entries, zero elsewhere
     const uint64_t* signs         # (2, n_words): the rows of positive u, of negative u
@@ -71,7 +72,8 @@ cdef struct Work:
     double* threshold    # (max_order + 1,) the search's, when the bounds were computed
     int32_t* itemset     # (max_order,)
     int32_t* ordered     # (max_order,) the same, ascending
-    int32_t* counts      # (n_active + COUNT_B_PAD,)
+    int32_t* counts      # (n_bits + COUNT_B_PAD,)
+    double* b            # (n_active,) Phi' phi
     double* h            # (n_active,) max(Sigma, 0) c
     double* v            # (64 n_words,)
     uint64_t* part       # (n_words,)

@@ -48,28 +48,33 @@ cdef inline bint hopeless(const Search* s, double bound, double penalty) noexcep
     return score <= s.min_gain or score < read_shared(s.threshold)
 
 
-cdef inline void count_active(const Search* s, const uint64_t* rows, int32_t* counts) noexcept nogil:
-    """b = Phi' phi."""
-    if s.n_active > 0:
-        s.kernels.count(rows, 1, s.active, s.n_active, s.n_words, s.n_words, counts, s.n_active)
+cdef inline void project(const Search* s, Work* w, const uint64_t* rows) noexcept nogil:
+    """b = Phi' phi; the entries of bit columns also as whole numbers."""
+    cdef int m
+    if s.n_bits > 0:
+        s.kernels.count(rows, 1, s.active, s.n_bits, s.n_words, s.n_words, w.counts, s.n_bits)
+    for m in range(s.n_bits):
+        w.b[m] = w.counts[m]
+    for m in range(s.n_bits, s.n_active):
+        w.b[m] = s.kernels.sum(rows, s.graded + (m - s.n_bits) * 64 * s.n_words, s.n_words)
 
 
-cdef double sparsity(const Search* s, const int32_t* counts, int64_t n) noexcept nogil:
+cdef double sparsity(const Search* s, const double* b, int64_t n) noexcept nogil:
     """S = beta n - beta^2 b' Sigma b."""
     cdef int k, m
     cdef double row, total = 0
     for k in range(s.n_active):
         row = 0
         for m in range(s.n_active):
-            row += s.sigma[k * s.n_active + m] * counts[m]
-        total += row * counts[k]
+            row += s.sigma[k * s.n_active + m] * b[m]
+        total += row * b[k]
     return s.beta * n - s.beta * s.beta * total
 
 
 cdef bint is_active(const Search* s, const int32_t* counts, int64_t n) noexcept nogil:
     """The rows are those of an active column: all of them are in it, and it has no more."""
     cdef int m
-    for m in range(s.n_active):
+    for m in range(s.n_bits):
         if counts[m] == n and s.active_size[m] == n:
             return True
     return False
@@ -79,12 +84,12 @@ cdef bint is_active(const Search* s, const int32_t* counts, int64_t n) noexcept 
 # Bounds of rho over the supersets of a node
 
 
-cdef double node_lam(const Search* s, const int32_t* counts) noexcept nogil:
+cdef double node_lam(const Search* s, const double* b) noexcept nogil:
     """The smaller of lam (a) and lam(I) = sigma2 + sum_m c_m / alpha_m (b)."""
     cdef int m
     cdef double lam = 1 / s.beta
     for m in range(s.n_active):
-        lam += counts[m] * s.inverse_alpha[m]
+        lam += b[m] * s.inverse_alpha[m]
     return fmin(lam, s.lam)
 
 
@@ -95,33 +100,42 @@ cdef double cheap_bound(const Search* s, const uint64_t* rows, double lam) noexc
     return lam * fmax(positive, negative)
 
 
-cdef void fill_h(const Search* s, const int32_t* counts, double* h) noexcept nogil:
+cdef void fill_h(const Search* s, const double* c, double* h) noexcept nogil:
     """h = max(Sigma, 0) c."""
     cdef int k, m
     for k in range(s.n_active):
         h[k] = 0
         for m in range(s.n_active):
-            h[k] += fmax(s.sigma[k * s.n_active + m], 0.0) * counts[m]
+            h[k] += fmax(s.sigma[k * s.n_active + m], 0.0) * c[m]
 
 
 cdef void weigh_rows(const Search* s, const uint64_t* rows, const double* h, double* v) noexcept nogil:
     """v_i = beta (1 - beta phi_i' h) for the rows of the node (c)."""
     cdef int k, j
     cdef int64_t word
+    cdef const double* x
+    cdef double step
     for word in range(s.n_words):
         if rows[word]:
             for j in range(64):
                 v[64 * word + j] = s.beta
     for k in range(s.n_active):
-        if h[k] > 0:
-            s.kernels.add(rows, s.active + k * s.n_words, -s.beta * s.beta * h[k], v, s.n_words)
+        step = s.beta * s.beta * h[k]
+        if step > 0 and k < s.n_bits:
+            s.kernels.add(rows, s.active + k * s.n_words, -step, v, s.n_words)
+        elif step > 0:
+            for word in range(s.n_words):
+                if rows[word]:
+                    x = s.graded + ((k - s.n_bits) * s.n_words + word) * 64
+                    for j in range(64):
+                        v[64 * word + j] -= step * x[j]
 
 
 cdef void floors(const Search* s, Work* w, const uint64_t* rows, double lam, double* reached) noexcept nogil:
     """Values that the two prefix bounds cannot be below: those of the prefix of all rows of one sign.
 
     They need no v_i, for the sum of v_i is beta (n - beta h'b). A prefix bound is only worth its time if its floor
-    would cut. Overwrites w.counts.
+    would cut. Overwrites w.b.
     """
     cdef int sign, k
     cdef int64_t n
@@ -135,10 +149,10 @@ cdef void floors(const Search* s, Work* w, const uint64_t* rows, double lam, dou
         q = s.kernels.sum(w.part, s.u, s.n_words)
         if n >= s.min_support:
             reached[0] = fmax(reached[0], lam * q * q / n)
-        count_active(s, w.part, w.counts)
+        project(s, w, w.part)
         v = n
         for k in range(s.n_active):
-            v -= s.beta * w.h[k] * w.counts[k]
+            v -= s.beta * w.h[k] * w.b[k]
         reached[1] = fmax(reached[1], q * q / (s.beta * v) if v > 0 else INFINITY)
 
 
@@ -148,12 +162,12 @@ cdef double node_bound(const Search* s, Work* w, int order, double* lam) noexcep
     cdef double penalty = s.penalty[order + 1], bound, by_rows
     cdef double top[2]
     cdef double reached[2]
-    count_active(s, rows, w.counts)
-    lam[0] = node_lam(s, w.counts)
+    project(s, w, rows)
+    lam[0] = node_lam(s, w.b)
     bound = cheap_bound(s, rows, lam[0])
     if hopeless(s, bound, penalty):
         return bound
-    fill_h(s, w.counts, w.h)
+    fill_h(s, w.b, w.h)
     floors(s, w, rows, lam[0], reached)
     if hopeless(s, reached[0], penalty):
         bound = fmin(bound, lam[0] * prefix_bound(rows, s.u, s.n_words, s.min_support))
@@ -190,10 +204,10 @@ cdef void consider(const Search* s, Work* w, int order, int64_t n) noexcept nogi
     cdef double S, rho, score
     if n == s.n_rows or hopeless(s, q * q * w.lam[order - 1] / n, s.penalty[order]):
         return
-    count_active(s, rows, w.counts)
+    project(s, w, rows)
     if is_active(s, w.counts, n):
         return
-    S = sparsity(s, w.counts, n)
+    S = sparsity(s, w.b, n)
     if S <= REDUNDANT * s.beta * n:
         return
     rho = q * q / S
@@ -279,8 +293,8 @@ cdef void visit_child(const Search* s, Work* w, int depth, int which, int n_cand
         if hopeless(s, node_bound(s, w, depth + 1, &w.lam[depth + 1]), penalty):
             return
     else:
-        count_active(s, w.rows + (depth + 1) * s.n_words, w.counts)
-        w.lam[depth + 1] = node_lam(s, w.counts)
+        project(s, w, w.rows + (depth + 1) * s.n_words)
+        w.lam[depth + 1] = node_lam(s, w.b)
     n_below = open_node(s, w, depth + 1, n, n_below)
     for i in range(n_below):
         visit_child(s, w, depth + 1, i, n_below)
@@ -346,7 +360,8 @@ cdef Space make_space(const Search* s, int n_best, int n_threads):
     cdef double[:, :, ::1] bound = np.zeros((n_threads, depths, s.n_items))
     cdef double[:, ::1] lam = np.full((n_threads, depths), s.lam), threshold = np.zeros((n_threads, depths))
     cdef int32_t[:, :, ::1] itemset = np.zeros((n_threads, 2, s.max_order), dtype=np.int32)
-    cdef int32_t[:, ::1] counts = np.zeros((n_threads, s.n_active + COUNT_B_PAD), dtype=np.int32)
+    cdef int32_t[:, ::1] counts = np.zeros((n_threads, s.n_bits + COUNT_B_PAD), dtype=np.int32)
+    cdef double[:, ::1] b = np.zeros((n_threads, s.n_active + 1))
     cdef double[:, ::1] h = np.zeros((n_threads, s.n_active + 1)), v = np.zeros((n_threads, 64 * s.n_words))
     cdef uint64_t[:, ::1] part = np.zeros((n_threads, s.n_words), dtype=np.uint64)
     cdef double[:, :, ::1] values = np.zeros((n_threads, n_best, 4))
@@ -357,11 +372,11 @@ cdef Space make_space(const Search* s, int n_best, int n_threads):
         fill_rows(&rows[t, 0, 0], s.n_rows)
         space.works[t] = Work(
             &rows[t, 0, 0], &candidate[t, 0, 0], &bound[t, 0, 0], &lam[t, 0], &threshold[t, 0],
-            &itemset[t, 0, 0], &itemset[t, 1, 0], &counts[t, 0], &h[t, 0], &v[t, 0], &part[t, 0], 0, Best(
+            &itemset[t, 0, 0], &itemset[t, 1, 0], &counts[t, 0], &b[t, 0], &h[t, 0], &v[t, 0], &part[t, 0], 0, Best(
                 0, n_best, s.max_order, s.n_words, &values[t, 0, 0], &sizes[t, 0], &found[t, 0, 0], &found_rows[t, 0, 0]
             ),
         )
-    space.arrays = rows, candidate, bound, lam, threshold, itemset, counts, h, v, part
+    space.arrays = rows, candidate, bound, lam, threshold, itemset, counts, b, h, v, part
     space.values, space.sizes = np.asarray(values), np.asarray(sizes)
     space.found, space.found_rows = np.asarray(found), np.asarray(found_rows)
     return space
@@ -387,17 +402,18 @@ cdef class ItemsetSearch:
 
     def __init__(
         self, const uint64_t[:, ::1] items, const int32_t[::1] variable, const uint64_t[:, ::1] active,
-        const int32_t[::1] active_size, const double[::1] u, const double[:, ::1] u_squared,
-        const uint64_t[:, ::1] signs, const double[:, ::1] sigma, const double[::1] inverse_alpha, const double[::1] penalty, settings, levels,
-        int kernel,
+        const int32_t[::1] active_size, const double[:, ::1] graded, const double[::1] u,
+        const double[:, ::1] u_squared, const uint64_t[:, ::1] signs, const double[:, ::1] sigma,
+        const double[::1] inverse_alpha, const double[::1] penalty, settings, levels, int kernel,
     ):
-        self.arrays = items, variable, active, active_size, u, u_squared, signs, sigma, inverse_alpha, penalty
+        self.arrays = items, variable, active, active_size, graded, u, u_squared, signs, sigma, inverse_alpha, penalty
         n_rows, min_support, max_order = settings
         beta, lam, min_gain = levels
         find_row_kernels(kernel, &self.kernels)
         self.search = Search(
             self.kernels, items.shape[1], n_rows, min_support, <int>items.shape[0], <int>active_size.shape[0],
-            max_order, &items[0, 0], &active[0, 0], &variable[0], &active_size[0], &u[0], &u_squared[0, 0],
+            <int>inverse_alpha.shape[0], max_order, &items[0, 0], &active[0, 0], &graded[0, 0], &variable[0],
+            &active_size[0], &u[0], &u_squared[0, 0],
             &signs[0, 0], &sigma[0, 0], &inverse_alpha[0], &penalty[0], beta, lam, min_gain, &self.threshold,
         )
 
@@ -416,15 +432,15 @@ cdef class ItemsetSearch:
         for depth in range(order):
             n = enter(s, w, depth, itemset[depth])
         cdef const uint64_t* rows = w.rows + order * s.n_words
-        count_active(s, rows, w.counts)
-        lam = node_lam(s, w.counts)
-        fill_h(s, w.counts, w.h)
+        project(s, w, rows)
+        lam = node_lam(s, w.b)
+        fill_h(s, w.b, w.h)
         weigh_rows(s, rows, w.h, w.v)
         cheap = cheap_row_bound(rows, s.u, w.v, s.n_words, TINY * s.beta, top)
         if cheap < INFINITY:
             prefix = prefix_row_bound(rows, s.u, w.v, s.n_words, top)
         return (
-            n, s.kernels.sum(rows, s.u, s.n_words), sparsity(s, w.counts, n),
+            n, s.kernels.sum(rows, s.u, s.n_words), sparsity(s, w.b, n),
             (cheap_bound(s, rows, lam), lam * prefix_bound(rows, s.u, s.n_words, s.min_support), cheap, prefix),
         )
 

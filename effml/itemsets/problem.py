@@ -129,8 +129,10 @@ class Problem:
         Noise precision, 1 / sigma2.
     active : array-like of bool or 0/1 (n_rows, n_active) or None, default=None
         Columns in the model; None: there is none. A column of ones is the intercept.
-    covariance : array-like (n_active, n_active) or None, default=None
-        Sigma, the posterior covariance of their weights.
+    graded : array-like (n_rows, n_graded) or None, default=None
+        Further columns in the model, of values from 0 to 1.
+    covariance : array-like (n_active + n_graded, n_active + n_graded) or None, default=None
+        Sigma, the posterior covariance of the weights of both.
     alpha : array-like (n_active,) or None, default=None
         Their prior precisions.
     min_support : int, default=1
@@ -153,6 +155,7 @@ class Problem:
     u: np.ndarray
     beta: float
     active: np.ndarray = None
+    graded: np.ndarray = None
     covariance: np.ndarray = None
     alpha: np.ndarray = None
     min_support: int = 1
@@ -172,15 +175,19 @@ class Problem:
         n_rows = self.items.n_rows
         active = np.zeros((n_rows, 0)) if self.active is None else self.active
         active = zero_one(active, "active")
-        n_active = active.shape[1]
+        graded = np.zeros((n_rows, 0)) if self.graded is None else np.asarray(self.graded, dtype=np.float64)
+        if graded.ndim != 2 or not ((graded >= 0) & (graded <= 1)).all():
+            raise ValueError("graded must be a 2-D array of values from 0 to 1")
+        n_columns = active.shape[1] + graded.shape[1]
         covariance = np.zeros((0, 0)) if self.covariance is None else self.covariance
         alpha = np.zeros(0) if self.alpha is None else self.alpha
         penalty = np.zeros(self.max_order + 1) if self.penalty is None else self.penalty
         values = {
-            "active": checked(active, "active", (n_rows, n_active), np.uint8),
+            "active": checked(active, "active", (n_rows, active.shape[1]), np.uint8),
+            "graded": checked(graded, "graded", (n_rows, graded.shape[1])),
             "u": checked(self.u, "u", (n_rows,)),
-            "covariance": checked(covariance, "covariance", (n_active, n_active)),
-            "alpha": checked(alpha, "alpha", (n_active,)),
+            "covariance": checked(covariance, "covariance", (n_columns, n_columns)),
+            "alpha": checked(alpha, "alpha", (n_columns,)),
             "penalty": checked(penalty, "penalty", (self.max_order + 1,)),
         }
         if not (values["alpha"] > 0).all():
@@ -190,6 +197,11 @@ class Problem:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
+    @property
+    def phi(self) -> np.ndarray:
+        """All columns in the model, float64 (n_rows, n_active + n_graded)."""
+        return np.hstack([self.active.astype(np.float64), self.graded])
+
     @cached_property
     def lam(self) -> float:
         """The largest eigenvalue of C, sigma2 + lambda_max(A^-1/2 Phi'Phi A^-1/2), rounded up."""
@@ -197,7 +209,7 @@ class Problem:
             return 1 / self.beta
         root = 1 / np.sqrt(self.alpha)
         with threadpool_limits(1, user_api="blas"):
-            phi = self.active.astype(np.float64)
+            phi = self.phi
             largest = np.linalg.eigvalsh(root[:, None] * (phi.T @ phi) * root)[-1]
         return (1 / self.beta + max(largest, 0.0)) * (1 + 1e-10)
 

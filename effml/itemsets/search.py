@@ -20,7 +20,8 @@ and (b), v_i = 1 / lam, the rows are sorted once and prefixes shorter than the s
 loops sort into 64 buckets of s u_i / v_i and bound the prefixes that end within a bucket.
 
 (a) is the spectral bound and (b) follows from (phi'phi)^2 <= S phi'C phi with b_m <= min(|O_J|, c_m); (c) holds since
-0 <= b <= c. The maximum over subsets of rows is at a prefix because x^2 / y is convex.
+0 <= b <= c. The maximum over subsets of rows is at a prefix because x^2 / y is convex. Active columns need not be
+itemsets: all of this holds for any values from 0 to 1.
 """
 
 from dataclasses import dataclass
@@ -164,6 +165,8 @@ def packed_search(problem, kernel):
     order = np.argsort(-problem.u, kind="stable")
     columns = packed_bits(items.columns[:, order])
     active = packed_bits(problem.active[order].T, itemset_search.COLUMN_PADDING)
+    graded = np.zeros((max(1, problem.graded.shape[1]), 64 * columns.shape[1]))
+    graded[: problem.graded.shape[1], : items.n_rows] = problem.graded[order].T
     u = np.zeros(64 * columns.shape[1])
     u[: items.n_rows] = problem.u[order]
     signed = np.stack([np.maximum(u, 0), np.minimum(u, 0)]) ** 2
@@ -172,6 +175,7 @@ def packed_search(problem, kernel):
         items.variable,
         active,
         problem.active.sum(axis=0, dtype=np.int32),
+        graded,
         u,
         signed,
         packed_bits(signed[:, : items.n_rows] > 0),
@@ -210,7 +214,7 @@ def kernel_number(kernel):
 def reference_rho(problem, itemset):
     """Return Q, S and rho = Q^2 / S of an itemset."""
     phi = problem.items.occurrences(itemset).astype(np.float64)
-    b = problem.active.T @ phi
+    b = problem.phi.T @ phi
     q = phi @ problem.u
     s = problem.beta * phi.sum() - problem.beta**2 * (b @ problem.covariance @ b)
     return q, s, q * q / s if s > 0 else np.inf
@@ -222,7 +226,7 @@ def reference_bounds(problem, itemset):
     Lemma is "a", "b" or "c", form "prefix" or "cheap"; "c" is infinite where some v_i is not positive.
     """
     rows = problem.items.occurrences(itemset)
-    phi = problem.active[rows].astype(np.float64)
+    phi = problem.phi[rows]
     c = phi.sum(axis=0)
     u = problem.u[rows]
     h = np.maximum(problem.covariance, 0) @ c

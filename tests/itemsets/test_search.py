@@ -48,7 +48,7 @@ def random_items(rng):
 
 
 def random_problem(seed, **settings):
-    """A problem with up to 6 active columns, the intercept among them in half of the cases, and any alphas."""
+    """A problem with up to 6 active columns, graded ones and the intercept in half of the cases, and any alphas."""
     rng = np.random.default_rng(seed)
     items = random_items(rng)
     itemsets = list(all_itemsets(items, 3))
@@ -58,9 +58,11 @@ def random_problem(seed, **settings):
     if rng.random() < 0.5:
         columns, alpha = [np.ones(items.n_rows, dtype=bool), *columns], np.append(1e-6, alpha)
     active = np.array(columns, dtype=bool).reshape(len(columns), items.n_rows).T
+    graded = rng.random((items.n_rows, int(rng.integers(1, 4)) if rng.random() < 0.5 else 0)) ** 2
+    alpha = np.append(alpha, 10.0 ** rng.uniform(-3, 2, graded.shape[1]))
     t = rng.standard_normal(items.n_rows) + 3 * items.occurrences(itemsets[rng.integers(len(itemsets))])
     beta = 10.0 ** rng.uniform(-1, 1.5)
-    covariance, u = model_state(active.astype(float), t, alpha, beta)
+    covariance, u = model_state(np.hstack([active, graded]), t, alpha, beta)
     order = int(rng.integers(1, 5))
     given = {
         "min_support": int(rng.integers(1, max(2, items.n_rows // 8))),
@@ -69,7 +71,9 @@ def random_problem(seed, **settings):
         "min_gain": float(rng.choice([0, 0.5])),
         **settings,
     }
-    return Problem(items=items, u=u, beta=beta, active=active, covariance=covariance, alpha=alpha, **given)
+    return Problem(
+        items=items, u=u, beta=beta, active=active, graded=graded, covariance=covariance, alpha=alpha, **given
+    )
 
 
 def candidates(problem):
@@ -116,6 +120,7 @@ def test_random_problems_are_not_trivial():
     n_found = sum(bool(candidates(problem)) for problem in problems)
     assert n_found >= 60
     assert sum(problem.active.shape[1] > 0 for problem in problems) >= 70
+    assert sum(problem.graded.shape[1] > 0 for problem in problems) >= 40
     assert {problem.max_order for problem in problems} == {1, 2, 3, 4}
 
 

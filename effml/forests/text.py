@@ -4,52 +4,18 @@ Matplotlib is imported when something is drawn: ``pip install "effml[plot]"``.
 """
 
 import math
-from collections import Counter
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-__all__ = ["exit_rules", "number_text", "plot_snippets", "snippet_names", "snippet_text", "unique_names"]
+from effml._text import interval_text
+
+__all__ = ["exit_rules", "plot_snippets", "snippet_names", "snippet_text"]
 
 _MAX_TEST = 28  # characters of a test in a drawing
 _COLUMNS = 3  # drawings side by side
 _CHARACTER, _LEVEL = 0.075, 0.42  # inches
 _FONT_POINTS = 8.0
-
-
-def number_text(value):
-    """Return the shortest decimals that name a float32.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> [number_text(v) for v in (3.0, np.float32(0.8), 1e-9)]
-    ['3', '0.8', '1e-09']
-    """
-    value = np.float32(value)
-    if value == 0 or 1e-4 <= abs(value) < 1e9:
-        return np.format_float_positional(value, trim="-")
-    return np.format_float_scientific(value, trim="-")
-
-
-def unique_names(names):
-    """Return the names as an object array, " #2", " #3" ... appended where one comes again.
-
-    Examples
-    --------
-    >>> unique_names(["a", "b", "a"]).tolist()
-    ['a', 'b', 'a #2']
-    """
-    taken, seen, out = set(names), Counter(), []
-    for name in names:
-        seen[name] += 1
-        unique = name
-        while seen[name] > 1 and unique in taken:
-            unique = f"{name} #{seen[name]}"
-            seen[name] += unique in taken
-        taken.add(unique)
-        out.append(unique)
-    return np.array(out, dtype=object)
 
 
 # -- rules ------------------------------------------------------------------------------------------------------------
@@ -109,27 +75,12 @@ def _range_texts(path, names, categories):
         levels = None if categories is None else categories[feature]
         if not (math.isinf(low) and math.isinf(high)):
             yield (
-                _interval_text(names[feature], low, high)
+                interval_text(names[feature], low, high)
                 if levels is None
                 else _level_text(names[feature], low, high, levels)
             )
         for word in dict.fromkeys(words):
             yield f"{names[feature]} is {word}"
-
-
-def _interval_text(name, low, high):
-    above, below = _bound(low), _bound(high)
-    if math.isinf(low):
-        return f"{name} {'<' if below[1] else '<='} {below[0]}"
-    if math.isinf(high):
-        return f"{name} {'>=' if above[1] else '>'} {above[0]}"
-    return f"{above[0]} {'<=' if above[1] else '<'} {name} {'<' if below[1] else '<='} {below[0]}"
-
-
-def _bound(value):
-    """Return the text of a threshold; or of the float32 above it and True, if shorter: x <= 1.6999999 is x < 1.7."""
-    text, text_above = number_text(value), number_text(np.nextafter(np.float32(value), np.float32(np.inf)))
-    return (text_above, True) if len(text_above) + 3 < len(text) else (text, False)
 
 
 def _level_text(name, low, high, levels):

@@ -20,11 +20,12 @@ from sklearn.utils.validation import (
 )
 
 from effml._columns import as_table, column_name, encode_table, learn_categories, resolve_categorical
+from effml._text import unique_names
 from effml._trees import trees_of
 from effml._validation import check_weights, drop_weightless
 from effml.forests.exits import exit_codes, one_hot
 from effml.forests.mining import MAX_SIZE, absolute_support, mine_snippets, split_balance, stump
-from effml.forests.text import exit_rules, snippet_names, unique_names
+from effml.forests.text import exit_rules, snippet_names
 from effml.forests.thresholds import floor_integer_columns, merge_thresholds, merge_to_cuts, snap_to_quantiles
 
 __all__ = ["DecisionSnippetTransformer"]

@@ -7,10 +7,11 @@ from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
 from sklearn.tree import DecisionTreeClassifier
 
+from effml._text import number_text, unique_names
 from effml._trees import Trees
 from effml.forests import DecisionSnippetTransformer, plot_snippets, snippet_text
 from effml.forests.mining import Snippets, stump
-from effml.forests.text import exit_rules, number_text, snippet_names, unique_names
+from effml.forests.text import exit_rules, snippet_names
 
 
 def chain(tests, missing_right=None):

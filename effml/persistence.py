@@ -43,6 +43,7 @@ TRUSTED_TYPES = frozenset(
         "effml.forests.regressor.DecisionSnippetRegressor",
         "effml.forests.transformer.DecisionSnippetTransformer",
         "effml._optim.Adam",
+        "effml.itemsets.itemset_regressor.ItemsetSparseBayesRegressor",
         "effml.itemsets.sparse_bayes.SparseBayesRegressor",
         *(f"effml.kernels.{name}" for name in _KERNELS),
         "effml.program.buffers.Buffer",

@@ -74,6 +74,7 @@ cdef struct Work:
     int32_t* ordered     # (max_order,) the same, ascending
     int32_t* counts      # (n_bits + COUNT_B_PAD,)
     double* b            # (n_active,) Phi' phi
+    int32_t* nonzero     # (n_active + 1,)
     double* h            # (n_active,) max(Sigma, 0) c
     double* v            # (64 n_words,)
     uint64_t* part       # (n_words,)

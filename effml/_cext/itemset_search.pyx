@@ -59,16 +59,22 @@ cdef inline void project(const Search* s, Work* w, const uint64_t* rows) noexcep
         w.b[m] = s.kernels.sum(rows, s.graded + (m - s.n_bits) * 64 * s.n_words, s.n_words)
 
 
-cdef double sparsity(const Search* s, const double* b, int64_t n) noexcept nogil:
-    """S = beta n - beta^2 b' Sigma b."""
-    cdef int k, m
+cdef double sparsity(const Search* s, const double* b, int64_t n, int32_t* nonzero) noexcept nogil:
+    """S = beta n - beta^2 b' Sigma b; most entries of b are 0, `nonzero` (n_active,) is filled with the others."""
+    cdef int i, j, k, size = 0
+    cdef const double* sigma
     cdef double row, total = 0
     for k in range(s.n_active):
-        row = 0
-        for m in range(s.n_active):
-            row += s.sigma[k * s.n_active + m] * b[m]
+        nonzero[size] = k
+        size = size + (b[k] != 0)
+    for i in range(size):
+        k = nonzero[i]
+        sigma = s.sigma + k * s.n_active
+        row = 0.5 * sigma[k] * b[k]
+        for j in range(i):
+            row += sigma[nonzero[j]] * b[nonzero[j]]
         total += row * b[k]
-    return s.beta * n - s.beta * s.beta * total
+    return s.beta * n - 2 * s.beta * s.beta * total
 
 
 cdef bint is_active(const Search* s, const int32_t* counts, int64_t n) noexcept nogil:
@@ -207,7 +213,7 @@ cdef void consider(const Search* s, Work* w, int order, int64_t n) noexcept nogi
     project(s, w, rows)
     if is_active(s, w.counts, n):
         return
-    S = sparsity(s, w.b, n)
+    S = sparsity(s, w.b, n, w.nonzero)
     if S <= REDUNDANT * s.beta * n:
         return
     rho = q * q / S
@@ -362,6 +368,7 @@ cdef Space make_space(const Search* s, int n_best, int n_threads):
     cdef int32_t[:, :, ::1] itemset = np.zeros((n_threads, 2, s.max_order), dtype=np.int32)
     cdef int32_t[:, ::1] counts = np.zeros((n_threads, s.n_bits + COUNT_B_PAD), dtype=np.int32)
     cdef double[:, ::1] b = np.zeros((n_threads, s.n_active + 1))
+    cdef int32_t[:, ::1] nonzero = np.zeros((n_threads, s.n_active + 1), dtype=np.int32)
     cdef double[:, ::1] h = np.zeros((n_threads, s.n_active + 1)), v = np.zeros((n_threads, 64 * s.n_words))
     cdef uint64_t[:, ::1] part = np.zeros((n_threads, s.n_words), dtype=np.uint64)
     cdef double[:, :, ::1] values = np.zeros((n_threads, n_best, 4))
@@ -372,11 +379,11 @@ cdef Space make_space(const Search* s, int n_best, int n_threads):
         fill_rows(&rows[t, 0, 0], s.n_rows)
         space.works[t] = Work(
             &rows[t, 0, 0], &candidate[t, 0, 0], &bound[t, 0, 0], &lam[t, 0], &threshold[t, 0],
-            &itemset[t, 0, 0], &itemset[t, 1, 0], &counts[t, 0], &b[t, 0], &h[t, 0], &v[t, 0], &part[t, 0], 0, Best(
+            &itemset[t, 0, 0], &itemset[t, 1, 0], &counts[t, 0], &b[t, 0], &nonzero[t, 0], &h[t, 0], &v[t, 0], &part[t, 0], 0, Best(
                 0, n_best, s.max_order, s.n_words, &values[t, 0, 0], &sizes[t, 0], &found[t, 0, 0], &found_rows[t, 0, 0]
             ),
         )
-    space.arrays = rows, candidate, bound, lam, threshold, itemset, counts, b, h, v, part
+    space.arrays = rows, candidate, bound, lam, threshold, itemset, counts, b, nonzero, h, v, part
     space.values, space.sizes = np.asarray(values), np.asarray(sizes)
     space.found, space.found_rows = np.asarray(found), np.asarray(found_rows)
     return space
@@ -440,7 +447,7 @@ cdef class ItemsetSearch:
         if cheap < INFINITY:
             prefix = prefix_row_bound(rows, s.u, w.v, s.n_words, top)
         return (
-            n, s.kernels.sum(rows, s.u, s.n_words), sparsity(s, w.b, n),
+            n, s.kernels.sum(rows, s.u, s.n_words), sparsity(s, w.b, n, w.nonzero),
             (cheap_bound(s, rows, lam), lam * prefix_bound(rows, s.u, s.n_words, s.min_support), cheap, prefix),
         )
 

@@ -1,5 +1,6 @@
-"""Sparse Bayesian regression: few columns, chosen by the evidence, with error bars."""
+"""Sparse Bayesian regression: few columns or itemsets, chosen by the evidence, with error bars."""
 
+from effml.itemsets.itemset_regressor import ItemsetSparseBayesRegressor
 from effml.itemsets.sparse_bayes import SparseBayesRegressor
 
-__all__ = ["SparseBayesRegressor"]
+__all__ = ["ItemsetSparseBayesRegressor", "SparseBayesRegressor"]

@@ -7,7 +7,6 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.utils import check_scalar
-from threadpoolctl import threadpool_limits
 
 __all__ = ["Items", "Problem", "multiplicity_penalty"]
 
@@ -208,9 +207,8 @@ class Problem:
         if not len(self.alpha):
             return 1 / self.beta
         root = 1 / np.sqrt(self.alpha)
-        with threadpool_limits(1, user_api="blas"):
-            phi = self.phi
-            largest = np.linalg.eigvalsh(root[:, None] * (phi.T @ phi) * root)[-1]
+        phi = self.phi
+        largest = np.linalg.eigvalsh(root[:, None] * (phi.T @ phi) * root)[-1]
         return (1 / self.beta + max(largest, 0.0)) * (1 + 1e-10)
 
 

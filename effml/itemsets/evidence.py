@@ -21,7 +21,17 @@ from typing import Any
 import numpy as np
 from scipy.linalg import cho_solve
 
-__all__ = ["ActiveSet", "Action", "Change", "ascend", "add_gain", "best_alpha", "delete_gain", "precision_gain"]
+__all__ = [
+    "Action",
+    "ActiveSet",
+    "Change",
+    "add_gain",
+    "ascend",
+    "best_alpha",
+    "delete_gain",
+    "inclusion_price",
+    "precision_gain",
+]
 
 NO_DATA = 1e-10  # a column whose data tell less than this share of its posterior precision is taken for unused
 EXACT_EVERY = 10  # actions between two exact recomputations of Sigma
@@ -54,6 +64,31 @@ def add_gain(S, Q):
     """
     rho = np.maximum(Q * Q / S, 1.0)
     return 0.5 * (rho - 1.0 - np.log(rho))
+
+
+def inclusion_price(inclusion_prior, n_columns):
+    """Return the function from the number of columns in use to the nats that another costs.
+
+    Parameters
+    ----------
+    inclusion_prior : "beta-binomial" or float in (0, 0.5]
+        Prior probability that a column has a weight; "beta-binomial" has it uniformly distributed.
+    n_columns : int
+
+    Returns
+    -------
+    callable
+
+    Examples
+    --------
+    >>> price = inclusion_price("beta-binomial", 100)
+    >>> round(price(0), 3), round(price(9), 3), inclusion_price(0.5, 100)(9)
+    (4.605, 2.208, 0.0)
+    """
+    if inclusion_prior == "beta-binomial":
+        return lambda m: float(np.log(max(1.0, (n_columns - m) / (m + 1))))
+    log_odds = float(np.log1p(-inclusion_prior) - np.log(inclusion_prior))
+    return lambda m: log_odds
 
 
 def precision_gain(alpha, new_alpha, s, q):

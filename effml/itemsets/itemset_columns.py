@@ -29,7 +29,10 @@ class ItemsetColumns:
     linear : float64 array (n_rows, n_linear)
         Values from 0 to 1.
     penalty : float64 array (max_order + 1,)
-        Price in nats of an itemset of k items. A linear term costs what a single item does.
+        What an itemset of k items costs in nats beside the price of any term. A linear term costs what a single item
+        does.
+    price : callable
+        From the number of other terms in use to the price of a term.
     min_support : int
     n_threads : int
 
@@ -40,18 +43,20 @@ class ItemsetColumns:
         Itemsets that all searches looked at.
     """
 
-    def __init__(self, items, group, linear, *, penalty, min_support, n_threads):
+    def __init__(self, items, group, linear, *, penalty, price, min_support, n_threads):
         self.items = Items(items, group)
         self.linear = linear
         self.n_nodes = 0
         self._centred = linear - linear.mean(axis=0)
         self._penalty = penalty
+        self._price = price
         self._min_support = min_support
         self._n_threads = n_threads
         self._start = []
 
     def prices(self, keys, n_active):
-        return np.array([self._penalty[len(key) if isinstance(key, tuple) else 1] for key in keys])
+        orders = [len(key) if isinstance(key, tuple) else 1 for key in keys]
+        return self._penalty[orders] + self._price(n_active)
 
     def refresh(self, active):
         """Nothing is kept between actions."""
@@ -126,7 +131,7 @@ class ItemsetColumns:
             alpha=np.append(FLAT, active.alpha[order]),
             min_support=self._min_support,
             max_order=len(self._penalty) - 1,
-            penalty=self._penalty,
+            penalty=self._penalty + self._price(len(keys)),
             min_gain=least,
         )
 

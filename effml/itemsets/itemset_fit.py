@@ -9,7 +9,7 @@ from sklearn.model_selection import KFold
 from threadpoolctl import threadpool_limits
 
 from effml.itemsets.conditions import ItemTable, joined_conditions, learn_items
-from effml.itemsets.evidence import ActiveSet, Trace, ascend
+from effml.itemsets.evidence import ActiveSet, Trace, ascend, inclusion_price
 from effml.itemsets.itemset_columns import ItemsetColumns
 from effml.itemsets.problem import multiplicity_penalty
 
@@ -40,6 +40,7 @@ class Settings:
     max_order: int
     min_support: int
     linear_terms: bool
+    inclusion_prior: float | str
     max_iter: int
     tol: float
     n_threads: int = 1
@@ -180,6 +181,7 @@ def fit_model(matrix, y, categories, kappa, settings):
         table.group,
         linear.values(matrix),
         penalty=multiplicity_penalty(len(table.holds), settings.max_order, kappa),
+        price=inclusion_price(settings.inclusion_prior, len(table.holds) + len(linear.features)),
         min_support=settings.min_support,
         n_threads=settings.n_threads,
     )

@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
 from effml._validation import check_weights, drop_weightless
-from effml.itemsets.evidence import Action, ActiveSet, add_gain, ascend, best_alpha
+from effml.itemsets.evidence import Action, ActiveSet, add_gain, ascend, best_alpha, inclusion_price
 
 __all__ = ["MatrixColumns", "SparseBayesRegressor"]
 
@@ -305,7 +305,9 @@ class SparseBayesRegressor(RegressorMixin, BaseEstimator):
             active = ActiveSet(scaled.target, noise_variance=noise_variance, n_rows=scaled.n_rows)
             trace = ascend(
                 active,
-                MatrixColumns(scaled.columns, scaled.target, self._column_price()),
+                MatrixColumns(
+                    scaled.columns, scaled.target, inclusion_price(self.inclusion_prior, self.n_features_in_)
+                ),
                 max_iter=self.max_iter,
                 tol=self.tol,
                 noise=noise,
@@ -355,14 +357,6 @@ class SparseBayesRegressor(RegressorMixin, BaseEstimator):
         self._mean = scaled.mean[active]
         self.intercept_ = float(scaled.target_mean - self._mean @ self.coef_[active])
         self._n_observations = scaled.n_rows + self.fit_intercept
-
-    def _column_price(self):
-        """Return the function from the number of columns in use to the nats that another costs."""
-        p = self.n_features_in_
-        if self.inclusion_prior == "beta-binomial":
-            return lambda m: float(np.log(max(1.0, (p - m) / (m + 1))))
-        log_odds = float(np.log1p(-self.inclusion_prior) - np.log(self.inclusion_prior))
-        return lambda m: log_odds
 
     def predict(self, X, return_std=False):
         """Return the predicted means and, if asked for, standard deviations.

@@ -17,7 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from effml.itemsets import ItemsetSparseBayesRegressor
 from effml.itemsets.conditions import condition_text, learn_items, quantile_cuts, tree_cuts
-from effml.itemsets.evidence import ActiveSet, ascend
+from effml.itemsets.evidence import ActiveSet, ascend, inclusion_price
 from effml.itemsets.itemset_columns import ItemsetColumns
 from effml.itemsets.problem import multiplicity_penalty
 from effml.persistence import load_model, save_model
@@ -123,7 +123,9 @@ class AllColumns(ItemsetColumns):
                 column, group = self.column(key), self.items.variable[list(key)]
                 if column.sum() < self._min_support or len(set(group)) < len(key) or column.all():
                     continue
-                if any(np.array_equal(column, self.column(other)) for other in active.keys):
+                if any(
+                    isinstance(other, tuple) and np.array_equal(column, self.column(other)) for other in active.keys
+                ):
                     continue
             elif key in active.keys:
                 continue
@@ -142,8 +144,10 @@ def test_ascent_by_search_equals_ascent_over_all_columns(seed):
     table, items = learn_items(X, y, [None] * 4, cuts="quantile", encoding="thermometer", n_bins=4, min_support=5)
     keys = []
     for source_type in (ItemsetColumns, AllColumns):
-        penalty = multiplicity_penalty(items.shape[1], 2, 1.0)
-        source = source_type(items, table.group, X, penalty=penalty, min_support=5, n_threads=1)
+        penalty, prior = multiplicity_penalty(items.shape[1], 2, 1.0), "beta-binomial" if seed % 2 else 0.5
+        source = source_type(
+            items, table.group, X, penalty=penalty, price=inclusion_price(prior, 40), min_support=5, n_threads=1
+        )
         active = ActiveSet(t, noise_variance=1.0, n_rows=79)
         trace = ascend(active, source, max_iter=200, noise="each", noise_floor=1e-6, settle_first=True)
         keys.append((active.keys, trace.kinds))
@@ -167,6 +171,12 @@ def test_a_stronger_prior_keeps_fewer_interactions():
         model = ItemsetSparseBayesRegressor(kappa=kappa, linear_terms=False).fit(X, y)
         n_pairs.append(sum(len(conditions) > 1 for conditions in model.conditions_))
     assert n_pairs[0] > n_pairs[1] > n_pairs[2] == 0
+
+
+def test_beta_binomial_prior_keeps_fewer_terms():
+    X, y = make_friedman1(300, noise=1.0, random_state=1)
+    sizes = [len(ItemsetSparseBayesRegressor(inclusion_prior=p).fit(X, y).coef_) for p in (0.5, "beta-binomial")]
+    assert sizes[1] < 0.7 * sizes[0]
 
 
 @pytest.mark.parametrize("kappa", ["cv", "evidence"])

@@ -94,8 +94,8 @@ class ItemsetModel:
     itemsets : list of tuples of item numbers
     linear : LinearColumns
         Those in use.
-    coef, means : float64 arrays (n_terms,)
-        Posterior means of the weights; means of the columns.
+    coef, means, importances : float64 arrays (n_terms,)
+        Posterior means of the weights; means of the columns; weight times standard deviation of the column.
     sigma : float64 array (n_terms, n_terms)
         Posterior covariance of the weights.
     intercept, noise_variance : float
@@ -112,6 +112,7 @@ class ItemsetModel:
     linear: LinearColumns
     coef: np.ndarray
     means: np.ndarray
+    importances: np.ndarray
     sigma: np.ndarray
     intercept: float
     noise_variance: float
@@ -174,7 +175,7 @@ def fit_model(matrix, y, categories, kappa, settings):
     if len(y) < FEWEST_ROWS or scale <= np.finfo(float).eps * np.sqrt(len(y)) * abs(centre):
         none = np.empty(0)
         variance = float(y.var(ddof=1)) if len(y) > 1 and scale > 0 else 0.0
-        nothing = (linear.subset(slice(0, 0)), none, none, np.empty((0, 0)))
+        nothing = (linear.subset(slice(0, 0)), none, none, none, np.empty((0, 0)))
         return ItemsetModel(table, [], *nothing, centre, variance, len(y), None, scale, len(table.holds), 0)
     source = ItemsetColumns(
         items,
@@ -216,6 +217,7 @@ def _in_units(active, source, table, linear, trace, scale, centre):
         linear=linear.subset(np.array(keys[len(itemsets) :], dtype=np.intp)),
         coef=coef,
         means=means,
+        importances=importance[order] * scale,
         sigma=active.covariance[np.ix_(order, order)] * scale**2,
         intercept=float(centre - means @ coef),
         noise_variance=float(active.noise_variance * scale**2),

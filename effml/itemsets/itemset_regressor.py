@@ -139,7 +139,7 @@ class ItemsetSparseBayesRegressor(TransformerMixin, RegressorMixin, BaseEstimato
     Attributes
     ----------
     itemsets_ : list of ItemsetTerm
-        By decreasing importance: weight times standard deviation of the 0/1 column.
+        By decreasing importance.
     linear_terms_ : list of LinearTerm
     coef_ : ndarray of shape (n_terms,)
         Weights of the itemsets, then of the linear columns scaled to their training range.
@@ -147,6 +147,8 @@ class ItemsetSparseBayesRegressor(TransformerMixin, RegressorMixin, BaseEstimato
         Posterior covariance of `coef_`.
     term_means_ : ndarray of shape (n_terms,)
         Means of the columns that :meth:`transform` gives.
+    term_importances_ : ndarray of shape (n_terms,)
+        Absolute weight times standard deviation of the column, in units of y.
     intercept_ : float
     noise_variance_ : float
     kappa_ : float
@@ -326,6 +328,7 @@ class ItemsetSparseBayesRegressor(TransformerMixin, RegressorMixin, BaseEstimato
         self.linear_low_, self.linear_range_ = model.linear.low, model.linear.range
         self.linear_fill_ = model.linear.fill
         self.coef_, self.term_means_, self.intercept_ = model.coef, model.means, model.intercept
+        self.term_importances_ = model.importances
         self.sigma_ = model.sigma * spread
         self.noise_variance_ = model.noise_variance * spread
         self.n_observations_ = model.n_rows

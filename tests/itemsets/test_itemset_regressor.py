@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeRegressor
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from effml.itemsets import ItemsetSparseBayesRegressor
+from effml.itemsets import ItemsetSparseBayesRegressor, plot_importance
 from effml.itemsets.conditions import condition_text, learn_items, quantile_cuts, tree_cuts
 from effml.itemsets.evidence import ActiveSet, ascend, inclusion_price
 from effml.itemsets.itemset_columns import ItemsetColumns
@@ -246,6 +246,21 @@ def test_nothing_to_learn():
     assert same.itemsets_ == [] and same.linear_terms_ == []
     noise = ItemsetSparseBayesRegressor().fit(np.full((40, 2), np.nan), X[:, 0])
     assert noise.predict(np.full((1, 2), np.nan)) == pytest.approx(X[:, 0].mean())
+
+
+def test_importance_plot():
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    X, y = planted()
+    model = ItemsetSparseBayesRegressor(max_order=3).fit(X, y)
+    ax = plot_importance(model, max_terms=3)
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert set(labels[:2]) == {"x1 = 1 and x2 = 1", "x3 = 1 and x4 = 1 and x5 = 1"} and len(labels) == 3
+    assert [bar.get_width() for bar in ax.patches[:2]] == pytest.approx(sorted(model.coef_, key=abs)[-1:-3:-1])
+    with pytest.raises(ValueError, match="max_terms"):
+        plot_importance(model, max_terms=0)
+    with pytest.raises(ValueError, match="no term"):
+        plot_importance(ItemsetSparseBayesRegressor().fit(X, np.ones(len(X))))
 
 
 def test_convergence_warning():

@@ -1,10 +1,10 @@
 """Fit the code bytes of each step (effml.program.code_bytes.CODE_BYTES) to what ``gcc -Os`` makes of random programs.
 
-    python benchmarks/calibrate_code_bytes.py [--programs 400] [--forests | --kernels]
+    python benchmarks/calibrate_code_bytes.py [--programs 400] [--forests | --kernels | --itemsets]
 
 Prints the table to paste, and how far the fitted sizes are from the measured ones. With ``--forests`` it fits the
 forests alone, all other steps at their present sizes: the code of one forest weighs as much as all of theirs together;
-with ``--kernels`` gates and kernels alone.
+with ``--kernels`` gates and kernels alone, with ``--itemsets`` the steps of itemset models alone.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # the random programs of the tests
+from common.itemset_states import random_model
 from common.random_kernels import kernel_program
 from common.random_programs import (
     classifier,
@@ -25,7 +26,8 @@ from common.random_programs import (
     with_useful_splits,
 )
 
-from effml.program import generate_c
+from effml.export import lower
+from effml.program import Output, generate_c
 from effml.program.buffers import INPUT_DTYPES
 from effml.program.code_bytes import CODE_BYTES, code_parts
 from effml.program.compile import section_sizes
@@ -104,6 +106,18 @@ def random_kernel_program(rng):
     )
 
 
+def random_itemset_program(rng):
+    """Return a lowered itemset model as most are: float32 rows of numbers, float weights, bins by few edges alone."""
+    while True:
+        n_features = int(rng.integers(2, 16))
+        sizes = {"n_itemsets": int(rng.integers(3, 60)), "n_linear": int(rng.choice([0, 1, n_features]))}
+        model = random_model(rng, n_features=n_features, max_cuts=int(rng.choice([3, 7])), **sizes)
+        program = lower(model, std=True)
+        if {"linear_float", "scattered"} >= set(program.steps[0].cost().variants):
+            return program.replace(outputs={**program.outputs, "variance": Output("variance")})
+
+
+ITEMSET_KINDS = {"clipped_affine", "itemset_match", "square_root", "sum_squares"}
 KERNEL_KINDS = {"helper", "kernel_rows", "live_weights", "relu", "sigmoid", "softmax", "squared_distances"}
 
 
@@ -112,15 +126,19 @@ def main():
     parser.add_argument("--programs", type=int, default=400)
     parser.add_argument("--forests", action="store_true", help="fit the forests alone")
     parser.add_argument("--kernels", action="store_true", help="fit gates and kernels alone")
+    parser.add_argument("--itemsets", action="store_true", help="fit the steps of itemset models alone")
     arguments = parser.parse_args()
-    make = (
-        random_kernel_program if arguments.kernels else random_forest_program if arguments.forests else random_program
-    )
-    chosen = KERNEL_KINDS if arguments.kernels else {"forest_walk"} if arguments.forests else None
+    make, chosen, outputs = random_program, None, ["label", "label", "label", "proba"]
+    if arguments.kernels:
+        make, chosen = random_kernel_program, KERNEL_KINDS
+    elif arguments.forests:
+        make, chosen = random_forest_program, {"forest_walk"}
+    elif arguments.itemsets:
+        make, chosen, outputs = random_itemset_program, ITEMSET_KINDS, ["value", "value", "variance", "std"]
     rng = np.random.default_rng(0)
     rows, measured, keys = [], [], {("frame", ""): 0}
     for _ in range(arguments.programs):
-        output = str(rng.choice(["label", "label", "label", "proba"]))
+        output = str(rng.choice(outputs))
         program = make(rng).with_outputs(output)
         source = generate_c(program, outputs=(output,))
         measured.append(section_sizes(source)["text"] - source.constant_bytes)

@@ -79,6 +79,7 @@ _PREDICTORS = {
     "effml.forests.classifiers.DecisionSnippetClassifier": "effml.forests.lowering:lower_classifier",
     "effml.forests.classifiers.SplittingStumpClassifier": "effml.forests.lowering:lower_classifier",
     "effml.forests.regressor.DecisionSnippetRegressor": "effml.forests.lowering:lower_regressor",
+    "effml.itemsets.itemset_regressor.ItemsetSparseBayesRegressor": "effml.itemsets.lowering:itemset_regressor",
     "effml.itemsets.sparse_bayes.SparseBayesRegressor": "effml.adapters.linear:linear_regressor",
     "effml.kernels.estimators.LocalizedMKLClassifier": "effml.kernels.lowering:lower_classifier",
     "effml.kernels.estimators.LocalizedMKLRegressor": "effml.kernels.lowering:lower_regressor",
@@ -254,7 +255,7 @@ def to_c(est, folder, *, name="model", input_dtype="float32", outputs=None, **op
     input_dtype : {"float32", "int32", "int16", "uint8"}
         Type of the row that the C reads. An integer type is for columns that hold such integers only: there the C
         predicts what Python predicts; fractions and missing values have no place in it.
-    outputs : sequence of {"label", "score", "proba", "value"}, optional
+    outputs : sequence of {"label", "score", "proba", "value", "std"}, optional
         One function each; by default the label, or the value of a regressor.
 
     Returns
@@ -413,6 +414,7 @@ class ExportReport:
 
 _FLOAT_NOTES = {
     "LogisticRegression": "float32 sums; effml.quantize(est, X_calib) gives exact integers",
+    "ItemsetSparseBayesRegressor": "which itemsets match is exact; float32 sums",
     "SparseBayesRegressor": "float32 sums",
     "LocalizedMKLClassifier": "float32 in Python and C, the same numbers; behind a scaler near ties may differ",
     "LocalizedMKLRegressor": "float32 in Python and C, the same numbers; behind a scaler the last digits may differ",

@@ -21,6 +21,7 @@ _ABOUT = "effml.json"  # our member of the zip, beside skops' own: {"input_dtype
 _INPUT_DTYPES = ("float32", "int32", "int16", "uint8")
 
 _STEPS = ("activations.LiveWeights", "activations.Relu", "activations.Sigmoid", "binning.Bin", "forests.ForestWalk")
+_STEPS += ("itemsets.ClippedAffine", "itemsets.ItemsetMatch", "itemsets.SquareRoot", "itemsets.SumSquares")
 _STEPS += ("kernels.KernelRows", "kernels.SquaredDistances", "linear.Affine", "linear.Dense", "linear.QuantizeInput")
 _STEPS += ("lookup.LookupSum", "outputs.ArgBest", "outputs.Gather", "outputs.Positive", "outputs.Select")
 _STEPS += ("outputs.Softmax", "trees.TreeWalk")

@@ -7,6 +7,7 @@ from effml.program.frame import Column, Frame, LoweringError, discrete_column
 __all__ = [
     "binner",
     "column_transformer",
+    "cut_columns",
     "feature_union",
     "imputer",
     "one_hot",
@@ -93,7 +94,7 @@ def supervised_bins(transformer, frame) -> Frame:
     _check_width(transformer, frame)
     columns = []
     numeric = [k for k, levels in enumerate(transformer.categories_) if levels is None]
-    raw = dict(zip(numeric, _cut(frame, numeric, [transformer.bin_edges_[k] for k in numeric]), strict=True))
+    raw = dict(zip(numeric, cut_columns(frame, numeric, [transformer.bin_edges_[k] for k in numeric]), strict=True))
     for position, levels in enumerate(transformer.categories_):
         if levels is None:
             columns.append(raw[position])
@@ -102,8 +103,21 @@ def supervised_bins(transformer, frame) -> Frame:
     return frame.with_columns(columns)
 
 
-def _cut(frame, positions, edges, last_inclusive=False):
-    """Return discrete columns that count the edges below the value; a missing value is one past the last state."""
+def cut_columns(frame, positions, edges, last_inclusive=False):
+    """Return discrete columns that count the edges below the value; a missing value is one past the last state.
+
+    Parameters
+    ----------
+    frame : Frame
+    positions : sequence of int
+        Columns of the frame, numeric or discrete.
+    edges : sequence of float64 arrays
+        Ascending edges of each.
+
+    Returns
+    -------
+    list of Column
+    """
     numeric = [k for k in positions if not frame.columns[k].is_discrete]
     by_position = dict(zip(positions, edges, strict=True))
     limits = dict(zip(numeric, frame.raw_thresholds(numeric, [by_position[k] for k in numeric]), strict=True))
@@ -127,7 +141,7 @@ def binner(transformer, frame) -> Frame:
     positions = range(len(frame.columns))
     # scikit-learn counts the inner edges e <= x; the largest float64 below e turns that into x > edge
     edges = [np.nextafter(transformer.bin_edges_[k][1:-1], -np.inf) for k in positions]
-    columns = _cut(frame, list(positions), edges)
+    columns = cut_columns(frame, list(positions), edges)
     if transformer.encode == "ordinal":
         return frame.with_columns(columns)
     return frame.with_columns(

@@ -192,6 +192,8 @@ _OUTPUT_TEXT = {
     "label": "number of the predicted class",
     "proba": "probability of each class",
     "score": "score of each class",
+    "std": "standard deviation of the value",
+    "sum": "integer behind the value, see the notes",
     "value": "predicted value",
 }
 

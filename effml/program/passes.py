@@ -5,7 +5,7 @@ import numpy as np
 from effml.program.buffers import RAW
 from effml.program.program import Program
 from effml.program.ranking import forests_on_integers, without_decided_splits
-from effml.program.steps import Bin, ForestWalk, Gather, LookupSum, TreeWalk
+from effml.program.steps import Bin, ForestWalk, Gather, ItemsetMatch, LookupSum, TreeWalk
 
 __all__ = ["deployable", "drop_range_checks", "fold_leaves", "integer_threshold", "with_input_dtype"]
 
@@ -155,13 +155,13 @@ def fold_leaves(program: Program) -> Program:
 
 
 def drop_range_checks(program: Program) -> Program:
-    """Clear `checked` of table sums whose codes are proven to stay in range."""
+    """Clear `checked` of table sums and itemsets whose codes are proven to stay in range."""
     bounds = {step.output.name: step.n_states for step in program.steps}
     steps = []
     for step in program.steps:
-        if isinstance(step, LookupSum) and step.checked:
+        if isinstance(step, ItemsetMatch | LookupSum) and step.checked:
             bound = bounds.get(step.inputs[0])
-            if bound is not None and (bound <= step.states).all():
+            if bound is not None and step.in_range(bound):
                 step = step.replace(checked=False)
         steps.append(step)
     return program.replace(steps=tuple(steps))

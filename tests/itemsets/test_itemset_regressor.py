@@ -25,7 +25,7 @@ from effml.persistence import load_model, save_model
 MODELS = [
     ItemsetSparseBayesRegressor(),
     ItemsetSparseBayesRegressor(encoding="onehot", n_bins=3, cuts="tree", max_order=3, linear_terms=False),
-    ItemsetSparseBayesRegressor(kappa="evidence", min_support=0.1),
+    ItemsetSparseBayesRegressor(kappa="evidence", inclusion_prior=0.5, min_support=0.1),
 ]
 
 
@@ -168,7 +168,7 @@ def test_a_stronger_prior_keeps_fewer_interactions():
     X, y = make_friedman1(200, noise=1.0, random_state=1)
     n_pairs = []
     for kappa in (0.0, 1.0, 1e6):
-        model = ItemsetSparseBayesRegressor(kappa=kappa, linear_terms=False).fit(X, y)
+        model = ItemsetSparseBayesRegressor(kappa=kappa, inclusion_prior=0.5, linear_terms=False).fit(X, y)
         n_pairs.append(sum(len(conditions) > 1 for conditions in model.conditions_))
     assert n_pairs[0] > n_pairs[1] > n_pairs[2] == 0
 
@@ -252,7 +252,7 @@ def test_importance_plot():
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
     X, y = planted()
-    model = ItemsetSparseBayesRegressor(max_order=3).fit(X, y)
+    model = ItemsetSparseBayesRegressor(max_order=3, inclusion_prior=0.5).fit(X, y)
     ax = plot_importance(model, max_terms=3)
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert set(labels[:2]) == {"x1 = 1 and x2 = 1", "x3 = 1 and x4 = 1 and x5 = 1"} and len(labels) == 3

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from common.c_proof import assert_c_equals_run, compiles_everywhere, hostile_rows, sanitized_outputs
+from common.random_itemsets import itemset_program
 from common.random_kernels import kernel_program
 from common.random_programs import classifier, forest_program, linear_program, tree_program
 
@@ -70,6 +71,26 @@ def test_gated_kernels(gate, side, groups, gaussians, powers):
     assert_c_equals_run(program, rng.integers(0, 120, (500, len(program.inputs))).astype(program.input_dtype))
 
 
+@pytest.mark.parametrize("mask_bits", [1, 8, 11, 12, 26])
+@pytest.mark.parametrize("n_out", [1, 5])
+@pytest.mark.parametrize("n_linear, integer", [(0, False), (0, True), (3, False), (3, True)])
+def test_itemsets(n_linear, integer, n_out, mask_bits):
+    rng = np.random.default_rng([mask_bits, n_out, n_linear, integer])
+    program = itemset_program(
+        rng,
+        dtype=str(rng.choice(list(INPUT_DTYPES))),
+        n_columns=int(rng.integers(1, 17)),
+        n_itemsets=int(rng.integers(1, 60)),
+        n_linear=n_linear,
+        n_out=n_out,
+        mask_bits=mask_bits,
+        max_cuts=int(rng.choice([3, 12, 40])),  # codes beyond the word included
+        integer=integer,
+    )
+    assert_c_equals_run(program, hostile_rows(program, 500, rng))
+    assert_c_equals_run(program, rng.integers(0, 120, (500, len(program.inputs))).astype(program.input_dtype))
+
+
 def test_long_columns_are_searched_by_bisection():
     rng = np.random.default_rng(5)
     program = classifier(
@@ -118,6 +139,8 @@ def _all_kinds(rng):
             yield linear_program(rng, dtype=dtype, n_columns=5, n_out=1, integer=integer)
         for gate in ("constant", "softmax", "sigmoid", "rbf"):
             yield kernel_program(rng, dtype=dtype, n_columns=5, gate=gate, side=gate == "rbf", groups=2)
+        for n_linear, mask_bits in ((0, 8), (2, 8), (2, 20)):
+            yield itemset_program(rng, dtype=dtype, n_columns=5, n_linear=n_linear, mask_bits=mask_bits, max_cuts=30)
 
 
 def test_every_step_is_covered_here():

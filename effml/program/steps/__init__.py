@@ -4,6 +4,7 @@ from effml.program.steps.activations import LiveWeights, Relu, Sigmoid
 from effml.program.steps.base import STEP_TYPES, Cost, Step
 from effml.program.steps.binning import Bin
 from effml.program.steps.forests import FOREST_LAYOUTS, ForestWalk
+from effml.program.steps.itemsets import ClippedAffine, ItemsetMatch, SquareRoot, SumSquares
 from effml.program.steps.kernels import KernelRows, SquaredDistances
 from effml.program.steps.linear import Affine, Dense, QuantizeInput
 from effml.program.steps.lookup import LookupSum, choose_layout
@@ -16,10 +17,12 @@ __all__ = [
     "Affine",
     "ArgBest",
     "Bin",
+    "ClippedAffine",
     "Cost",
     "Dense",
     "ForestWalk",
     "Gather",
+    "ItemsetMatch",
     "KernelRows",
     "LiveWeights",
     "LookupSum",
@@ -29,8 +32,10 @@ __all__ = [
     "Select",
     "Sigmoid",
     "Softmax",
+    "SquareRoot",
     "SquaredDistances",
     "Step",
+    "SumSquares",
     "TreeWalk",
     "choose_layout",
 ]

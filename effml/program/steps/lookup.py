@@ -100,6 +100,10 @@ class LookupSum(Step):
         text += "float32" if self.layout == "float" else f"{self.n_bits} bits, {self.layout}"
         return text + (f", {edges} parents" if edges else "")
 
+    def in_range(self, bound) -> bool:
+        """Return whether codes below `bound` (one of each column) need no check."""
+        return bool((bound <= self.states).all())
+
     def largest_sum(self) -> int:
         """Return a proven bound on every output of integer tables."""
         first = ranges(self.rows_per_factor)

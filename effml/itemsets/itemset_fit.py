@@ -1,6 +1,6 @@
 """Fit of an itemset model to a matrix of numbers and level numbers, and the choice of its multiplicity prior."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -27,6 +27,7 @@ FEWEST_ROWS = 5  # with fewer there is nothing to tell weights from noise
 LEAST_NOISE = 1e-6  # least noise variance, as a share of the variance of y
 MOST_WEIGHTS = 1 / 3  # weights that the data may determine, as a share of the rows
 KAPPAS = (0.5, 1.0, 2.0)
+INCLUSION_PRIORS = ("beta-binomial", 0.25, 0.5)  # in the order of the number of terms that they keep
 N_FOLDS = 5
 
 
@@ -229,26 +230,58 @@ def _in_units(active, source, table, linear, trace, scale, centre):
     )
 
 
-# -- the choice of kappa ----------------------------------------------------------------------------------------------
+# -- the choice of the priors -------------------------------------------------------------------------------------------
 
 
-def choose_by_cv(matrix, y, categories, settings, random_state, n_jobs):
-    """Return (kappa, spread, results): least squared error on held-out folds.
+@dataclass(frozen=True)
+class Choice:
+    """A prior and how it did on held-out folds.
 
-    `spread` is the mean square of the held-out errors in units of the predicted standard deviations, by which the
-    variances of the final model are multiplied: selection over many itemsets makes the evidence's too small.
+    Attributes
+    ----------
+    kappa : float
+    inclusion_prior : float or str
+    error : float
+        Mean squared error.
+    spread : float
+        Mean square of the held-out errors in units of the predicted standard deviations.
+    """
+
+    kappa: float
+    inclusion_prior: float | str
+    error: float
+    spread: float
+
+
+def choose_by_cv(matrix, y, categories, settings, kappas, priors, random_state, n_jobs):
+    """Return the choice of least error on held-out folds, and all that were tried.
+
+    All `kappas` are tried with the first of the `priors`, then one prior after the other with the best kappa, as long
+    as the error falls: the later ones keep more terms and take longer. The `spread` of the choice multiplies the
+    variances of the final model: selection over many itemsets makes the evidence's too small.
     """
     folds = list(KFold(min(N_FOLDS, len(y)), shuffle=True, random_state=random_state).split(matrix))
-    tasks = [(kappa, train, test) for kappa in KAPPAS for train, test in folds]
-    held_out = Parallel(n_jobs=n_jobs)(
-        delayed(_held_out)(matrix, y, categories, kappa, settings, train, test) for kappa, train, test in tasks
-    )
-    errors = np.array([squares.mean() for squares, _ in held_out]).reshape(len(KAPPAS), len(folds))
-    best = int(errors.mean(axis=1).argmin())
-    chosen = held_out[best * len(folds) : (best + 1) * len(folds)]
-    ratio = np.concatenate([squares / variance for squares, variance in chosen if (variance > 0).all()] or [np.ones(1)])
-    results = {"kappa": list(KAPPAS), "mean_squared_error": errors.mean(axis=1).tolist()}
-    return KAPPAS[best], float(ratio.mean()), results
+    tried = []
+
+    def measure(kappa, prior):
+        inside = replace(settings, inclusion_prior=prior)
+        held_out = Parallel(n_jobs=n_jobs)(
+            delayed(_held_out)(matrix, y, categories, kappa, inside, train, test) for train, test in folds
+        )
+        squares = np.concatenate([squares for squares, _ in held_out])
+        variance = np.concatenate([variance for _, variance in held_out])
+        told = variance > 0
+        spread = float((squares[told] / variance[told]).mean()) if told.any() else 1.0
+        tried.append(Choice(float(kappa), prior, float(squares.mean()), spread))
+        return tried[-1]
+
+    best = min((measure(kappa, priors[0]) for kappa in kappas), key=lambda choice: choice.error)
+    for prior in priors[1:]:
+        choice = measure(best.kappa, prior)
+        if choice.error >= best.error:
+            break
+        best = choice
+    return best, tried
 
 
 def _held_out(matrix, y, categories, kappa, settings, train, test):
@@ -262,21 +295,21 @@ def _held_out(matrix, y, categories, kappa, settings, train, test):
 
 
 def choose_by_evidence(matrix, y, categories, settings):
-    """Return (kappa, model, results): the highest log evidence plus log prior of the itemsets.
+    """Return (model, kappa, log posteriors of KAPPAS): the highest log evidence plus log prior of the itemsets.
 
     An itemset of k of d items has the prior C(d, k)^-kappa / Z(kappa), Z = sum over k of C(d, k)^(1 - kappa): a kappa
     that makes likely what was found makes other things unlikely. The M terms of a model are a set: M! orders.
     """
-    best, results = None, {"kappa": list(KAPPAS), "log_posterior": []}
+    best, scores = None, []
     for kappa in KAPPAS:
         model = fit_model(matrix, y, categories, kappa, settings)
         if model.trace is None:
-            return KAPPAS[0], model, results
+            return model, KAPPAS[0], []
         score = model.trace.log_evidence[-1] + log_prior(model, kappa, settings.max_order)
-        results["log_posterior"].append(float(score))
+        scores.append(float(score))
         if best is None or score > best[0]:
-            best = score, kappa, model
-    return best[1], best[2], results
+            best = score, model, kappa
+    return *best[1:], scores
 
 
 def log_prior(model, kappa, max_order):

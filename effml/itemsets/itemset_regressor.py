@@ -13,7 +13,7 @@ thermometer items are ours.
 """
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import ClassVar
 
@@ -30,6 +30,8 @@ from effml._text import number_text, unique_names
 from effml.itemsets.conditions import ItemTable, condition_text
 from effml.itemsets.itemset_fit import (
     FEWEST_ROWS,
+    INCLUSION_PRIORS,
+    KAPPAS,
     LinearColumns,
     Settings,
     choose_by_cv,
@@ -114,13 +116,14 @@ class ItemsetSparseBayesRegressor(TransformerMixin, RegressorMixin, BaseEstimato
         Multiplicity prior ``C(n_items, k) ** -kappa`` of an itemset of k items: of many itemsets some look useful by
         chance. An itemset of k >= 2 items has to gain ``kappa (log C(n_items, k) - log n_items)`` nats of evidence
         more than a single item. 0 is the evidence alone, which keeps too many. "cv" chooses among 0.5, 1 and 2 by
-        5-fold cross-validation, and multiplies the predicted variances by what makes them right on held-out rows;
-        "evidence" chooses the highest log evidence plus normalised log prior.
-    inclusion_prior : "beta-binomial" or float in (0, 0.5], default="beta-binomial"
+        5-fold cross-validation; "evidence" chooses the highest log evidence plus normalised log prior.
+    inclusion_prior : "beta-binomial", float in (0, 0.5] or "cv", default="beta-binomial"
         Prior probability that a single item or a linear term has a weight, as in :class:`SparseBayesRegressor`: one
         term beside m others costs ``max(0, log((p - m) / (m + 1)))`` nats, p the number of items and numeric columns.
-        0.5 leaves them to the evidence, which with up to some dozen columns gives errors a little smaller, and two to
-        three times as many terms; with a hundred columns it over-fits and takes long.
+        0.5 leaves them to the evidence: up to some dozen columns that is a little more accurate, with two to three
+        times the terms; with a hundred columns it over-fits and takes long. "cv" tries "beta-binomial", 0.25 and 0.5 in
+        this order, as long as the error of 5-fold cross-validation falls. With either "cv" the predicted variances are
+        multiplied by what makes them right on held-out rows.
     linear_terms : bool, default=True
         Numeric columns may enter linearly, at the price of a single item.
     categorical_features : "from_dtype", None or array-like of bool, int or str, default="from_dtype"
@@ -131,10 +134,10 @@ class ItemsetSparseBayesRegressor(TransformerMixin, RegressorMixin, BaseEstimato
     tol : float, default=1e-4
         Least gain of an action, in nats.
     n_jobs : int or None, default=None
-        Threads of the search over the top-level items, or processes over the folds of ``kappa="cv"``. The model does
+        Threads of the search over the top-level items, or processes over the folds of "cv". The model does
         not depend on it.
     random_state : int, RandomState or None, default=None
-        Folds of ``kappa="cv"``.
+        Folds of "cv".
     verbose : bool, default=False
         Print each action.
 
@@ -154,8 +157,9 @@ class ItemsetSparseBayesRegressor(TransformerMixin, RegressorMixin, BaseEstimato
     intercept_ : float
     noise_variance_ : float
     kappa_ : float
-    kappa_search_ : dict
-        What was compared when `kappa` is "cv" or "evidence".
+    inclusion_prior_ : float or str
+    prior_search_ : dict of lists
+        What was compared when `kappa` or `inclusion_prior` was to be chosen.
     evidence_curve_, log_prior_curve_ : ndarrays of shape (n_iter_ + 1,)
         Log evidence of y at the start and after each action, in nats; minus the prices of the itemsets.
     actions_ : list of str, length n_iter_
@@ -191,7 +195,7 @@ class ItemsetSparseBayesRegressor(TransformerMixin, RegressorMixin, BaseEstimato
             Interval(Real, 0, 0.5, closed="neither"),
         ],
         "kappa": [StrOptions({"cv", "evidence"}), Interval(Real, 0, None, closed="left")],
-        "inclusion_prior": [StrOptions({"beta-binomial"}), Interval(Real, 0, 0.5, closed="right")],
+        "inclusion_prior": [StrOptions({"beta-binomial", "cv"}), Interval(Real, 0, 0.5, closed="right")],
         "linear_terms": ["boolean"],
         "categorical_features": [StrOptions({"from_dtype"}), None, "array-like"],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -282,23 +286,35 @@ class ItemsetSparseBayesRegressor(TransformerMixin, RegressorMixin, BaseEstimato
         return self
 
     def _fitted(self, matrix, y):
-        """Return the model and the factor of its variances; sets kappa_ and kappa_search_."""
-        settings = self._settings(len(y))
-        threads = self._settings(len(y), effective_n_jobs(self.n_jobs), _print_action if self.verbose else None)
-        self.kappa_search_, spread = {}, 1.0
-        if self.kappa == "evidence":
-            kappa, model, self.kappa_search_ = choose_by_evidence(matrix, y, self.categories_, threads)
+        """Return the model and the factor of its variances; sets kappa_, inclusion_prior_ and prior_search_."""
+        report = _print_action if self.verbose else None
+        settings = self._settings(len(y), effective_n_jobs(self.n_jobs), report)
+        kappa, prior, spread = self.kappa, self.inclusion_prior, 1.0
+        self.prior_search_ = {}
+        if "cv" in (kappa, prior):
+            chosen, tried = self._cross_validated(matrix, y)
+            kappa, prior, spread = chosen.kappa, chosen.inclusion_prior, chosen.spread
+            names = {"kappa": "kappa", "inclusion_prior": "inclusion_prior", "mean_squared_error": "error"}
+            self.prior_search_ = {key: [getattr(one, name) for one in tried] for key, name in names.items()}
+        if kappa == "evidence":
+            model, kappa, scores = choose_by_evidence(matrix, y, self.categories_, settings)
+            self.prior_search_ = {"kappa": list(KAPPAS), "log_posterior": scores}
         else:
-            kappa = self.kappa
-            if kappa == "cv" and len(y) < 2 * FEWEST_ROWS:
-                raise ValueError(f"kappa='cv' needs at least {2 * FEWEST_ROWS} rows, got n_samples={len(y)}")
-            if kappa == "cv":
-                kappa, spread, self.kappa_search_ = choose_by_cv(
-                    matrix, y, self.categories_, settings, self.random_state, self.n_jobs
-                )
-            model = fit_model(matrix, y, self.categories_, kappa, threads)
-        self.kappa_ = float(kappa)
+            settings = replace(settings, inclusion_prior=prior)
+            model = fit_model(matrix, y, self.categories_, kappa, settings)
+        self.kappa_, self.inclusion_prior_ = float(kappa), prior
         return model, spread
+
+    def _cross_validated(self, matrix, y):
+        if self.kappa == "evidence":
+            raise ValueError("inclusion_prior='cv' needs kappa to be a number or 'cv', got kappa='evidence'")
+        if len(y) < 2 * FEWEST_ROWS:
+            name = "kappa" if self.kappa == "cv" else "inclusion_prior"
+            raise ValueError(f"{name}='cv' needs at least {2 * FEWEST_ROWS} rows, got n_samples={len(y)}")
+        kappas = KAPPAS if self.kappa == "cv" else (self.kappa,)
+        priors = INCLUSION_PRIORS if self.inclusion_prior == "cv" else (self.inclusion_prior,)
+        settings = self._settings(len(y))
+        return choose_by_cv(matrix, y, self.categories_, settings, kappas, priors, self.random_state, self.n_jobs)
 
     def _settings(self, n_rows, n_threads=1, report=None):
         if self.min_support is None:

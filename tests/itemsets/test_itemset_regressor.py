@@ -183,12 +183,26 @@ def test_beta_binomial_prior_keeps_fewer_terms():
 def test_kappa_is_chosen(kappa):
     X, y = planted(n_rows=150)
     model = ItemsetSparseBayesRegressor(kappa=kappa, random_state=0).fit(X, y)
-    search = model.kappa_search_
+    search = model.prior_search_
     scores = search["mean_squared_error"] if kappa == "cv" else [-score for score in search["log_posterior"]]
     assert model.kappa_ == search["kappa"][int(np.argmin(scores))]
     assert len(scores) == len(search["kappa"]) > 1
     again = ItemsetSparseBayesRegressor(kappa=kappa, random_state=0, n_jobs=2).fit(X, y)
     np.testing.assert_array_equal(model.coef_, again.coef_)
+
+
+def test_inclusion_prior_is_chosen():
+    X, y = make_friedman1(150, noise=1.0, random_state=3)
+    model = ItemsetSparseBayesRegressor(kappa="cv", inclusion_prior="cv", random_state=0).fit(X, y)
+    search = model.prior_search_
+    assert search["kappa"][:3] == [0.5, 1.0, 2.0]
+    assert search["inclusion_prior"][:4] == ["beta-binomial"] * 3 + [0.25]
+    best = int(np.argmin(search["mean_squared_error"]))
+    assert (model.kappa_, model.inclusion_prior_) == (search["kappa"][best], search["inclusion_prior"][best])
+    fixed = ItemsetSparseBayesRegressor(kappa=model.kappa_, inclusion_prior=model.inclusion_prior_).fit(X, y)
+    np.testing.assert_array_equal(model.coef_, fixed.coef_)
+    ratio = model.predict(X, return_std=True)[1] / fixed.predict(X, return_std=True)[1]
+    assert np.ptp(ratio) < 1e-9 and ratio[0] > 1
 
 
 def test_threads_do_not_change_the_model():
@@ -278,6 +292,8 @@ def test_convergence_warning():
         ({"min_support": 0.7}, "min_support"),
         ({"kappa": "best"}, "kappa"),
         ({"kappa": -1.0}, "kappa"),
+        ({"inclusion_prior": 0.6}, "inclusion_prior"),
+        ({"inclusion_prior": "cv", "kappa": "evidence"}, "inclusion_prior='cv' needs kappa to be a number or 'cv'"),
         ({"categorical_features": [9]}, "categorical_features holds the index 9"),
         ({"kappa": "cv"}, r"kappa='cv' needs at least 10 rows, got n_samples=8"),
     ],

@@ -65,12 +65,13 @@ class LinearColumns:
 
     @classmethod
     def of(cls, matrix, features):
-        """Learn from the columns `features` of a matrix; constant ones and those without a value are left out."""
+        """Learn from the columns `features` of a matrix; columns of up to two values are left to their items."""
         columns = matrix[:, features]
         known = ~np.isnan(columns)
         low = np.min(columns, axis=0, initial=np.inf, where=known)
-        span = np.max(columns, axis=0, initial=-np.inf, where=known) - low
-        kept = np.isfinite(span) & (span > 0)
+        high = np.max(columns, axis=0, initial=-np.inf, where=known)
+        kept = ((columns > low) & (columns < high)).any(axis=0)
+        span = high - low
         learned = cls(features[kept], low[kept], span[kept], np.zeros(int(kept.sum())))
         values = learned.values(matrix)
         known = known[:, kept]
@@ -230,7 +231,7 @@ def _in_units(active, source, table, linear, trace, scale, centre):
     )
 
 
-# -- the choice of the priors -------------------------------------------------------------------------------------------
+# -- the choice of the priors ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,10 @@
-"""Fit of an itemset model to a matrix of numbers and level numbers, and the choice of its multiplicity prior."""
+"""Fit of itemset models to a matrix of numbers and level numbers, one or the mean of several."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 from joblib import Parallel, delayed
-from scipy.special import gammaln
-from sklearn.model_selection import KFold
+from sklearn.utils import check_random_state
 from threadpoolctl import threadpool_limits
 
 from effml.itemsets.conditions import ItemTable, joined_conditions, learn_items
@@ -15,20 +14,23 @@ from effml.itemsets.problem import multiplicity_penalty
 
 __all__ = [
     "FEWEST_ROWS",
+    "Candidates",
     "ItemsetModel",
     "LinearColumns",
+    "Posterior",
     "Settings",
-    "choose_by_cv",
-    "choose_by_evidence",
+    "columns_of",
+    "fit_bags",
     "fit_model",
+    "fit_posterior",
+    "mean_and_variance",
+    "mixture",
+    "model_of",
 ]
 
 FEWEST_ROWS = 5  # with fewer there is nothing to tell weights from noise
 LEAST_NOISE = 1e-6  # least noise variance, as a share of the variance of y
 MOST_WEIGHTS = 1 / 3  # weights that the data may determine, as a share of the rows
-KAPPAS = (0.5, 1.0, 2.0)
-INCLUSION_PRIORS = ("beta-binomial", 0.25, 0.5)  # in the order of the number of terms that they keep
-N_FOLDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +149,77 @@ def mean_and_variance(phi, coef, means, sigma, intercept, noise_variance, n_rows
     return intercept + phi @ coef, variance
 
 
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """What a model of some rows may be made of.
+
+    Attributes
+    ----------
+    table : ItemTable
+    items : uint8 array (n_rows, n_items)
+    linear : LinearColumns
+    values : float64 array (n_rows, n_linear)
+    """
+
+    table: ItemTable
+    items: np.ndarray
+    linear: LinearColumns
+    values: np.ndarray
+
+    @classmethod
+    def learn(cls, matrix, y, categories, settings):
+        """Learn items and linear columns from a matrix (n_rows, n_features); see :func:`fit_model`."""
+        table, items = learn_items(
+            matrix,
+            y,
+            categories,
+            cuts=settings.cuts,
+            encoding=settings.encoding,
+            n_bins=settings.n_bins,
+            min_support=settings.min_support,
+        )
+        numeric = [j for j, levels in enumerate(categories) if levels is None and not table.binary[j]]
+        linear = LinearColumns.of(matrix, np.array(numeric if settings.linear_terms else [], dtype=np.intp))
+        return cls(table, items, linear, linear.values(matrix))
+
+    def rows(self, chosen):
+        """Return the candidates of some rows, given by number."""
+        return replace(self, items=self.items[chosen], values=self.values[chosen])
+
+    def columns(self, keys):
+        """Return the columns of terms, float64 (n_rows, n_terms): itemsets by their items, linear ones by number."""
+        phi = np.empty((len(self.items), len(keys)))
+        for k, key in enumerate(keys):
+            phi[:, k] = self.items[:, list(key)].all(axis=1) if isinstance(key, tuple) else self.values[:, key]
+        return phi
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """Terms and what is believed of their weights, in units of y.
+
+    Attributes
+    ----------
+    keys : list of (tuple of item numbers, or int for a linear column)
+    coef : float64 array (n_terms,)
+    sigma : float64 array (n_terms, n_terms)
+    intercept, noise_variance : float
+    trace : Trace or None
+        None if nothing was fitted: too few rows, or a constant y.
+    target_scale : float
+    n_nodes : int
+    """
+
+    keys: list
+    coef: np.ndarray
+    sigma: np.ndarray
+    intercept: float
+    noise_variance: float
+    trace: Trace | None
+    target_scale: float
+    n_nodes: int
+
+
 def fit_model(matrix, y, categories, kappa, settings):
     """Fit a model with a given multiplicity prior.
 
@@ -162,29 +235,22 @@ def fit_model(matrix, y, categories, kappa, settings):
     -------
     ItemsetModel
     """
-    table, items = learn_items(
-        matrix,
-        y,
-        categories,
-        cuts=settings.cuts,
-        encoding=settings.encoding,
-        n_bins=settings.n_bins,
-        min_support=settings.min_support,
-    )
-    numeric = np.array([j for j, levels in enumerate(categories) if levels is None and not table.binary[j]], dtype=int)
-    linear = LinearColumns.of(matrix, numeric if settings.linear_terms else numeric[:0])
-    scale, centre = float(y.std()), float(y.mean())
+    candidates = Candidates.learn(matrix, y, categories, settings)
+    return model_of(candidates, fit_posterior(candidates, y, kappa, settings))
+
+
+def fit_posterior(candidates, y, kappa, settings):
+    """Return the posterior of highest evidence and prior."""
+    scale, centre, n_items = float(y.std()), float(y.mean()), len(candidates.table.holds)
     if len(y) < FEWEST_ROWS or scale <= np.finfo(float).eps * np.sqrt(len(y)) * abs(centre):
-        none = np.empty(0)
         variance = float(y.var(ddof=1)) if len(y) > 1 and scale > 0 else 0.0
-        nothing = (linear.subset(slice(0, 0)), none, none, none, np.empty((0, 0)))
-        return ItemsetModel(table, [], *nothing, centre, variance, len(y), None, scale, len(table.holds), 0)
+        return Posterior([], np.empty(0), np.empty((0, 0)), centre, variance, None, scale, 0)
     source = ItemsetColumns(
-        items,
-        table.group,
-        linear.values(matrix),
-        penalty=multiplicity_penalty(len(table.holds), settings.max_order, kappa),
-        price=inclusion_price(settings.inclusion_prior, len(table.holds) + len(linear.features)),
+        candidates.items,
+        candidates.table.group,
+        candidates.values,
+        penalty=multiplicity_penalty(n_items, settings.max_order, kappa),
+        price=inclusion_price(settings.inclusion_prior, n_items + candidates.values.shape[1]),
         min_support=settings.min_support,
         n_threads=settings.n_threads,
     )
@@ -201,123 +267,93 @@ def fit_model(matrix, y, categories, kappa, settings):
             settle_first=True,
             report=settings.report,
         )
-    return _in_units(active, source, table, linear, trace, scale, centre)
-
-
-def _in_units(active, source, table, linear, trace, scale, centre):
-    """Return the model in the units of y, terms by decreasing importance, itemsets first."""
-    spread = np.array([source.column(key).std() for key in active.keys])
-    importance = np.abs(active.mean) * spread
-    order = sorted(range(len(active)), key=lambda k: (not isinstance(active.keys[k], tuple), -importance[k]))
-    keys = [active.keys[k] for k in order]
-    itemsets = [key for key in keys if isinstance(key, tuple)]
-    means = np.array([source.column(key).mean() for key in keys])
-    coef = active.mean[order] * scale
-    return ItemsetModel(
-        table=table,
-        itemsets=itemsets,
-        linear=linear.subset(np.array(keys[len(itemsets) :], dtype=np.intp)),
+    coef = active.mean * scale
+    return Posterior(
+        keys=active.keys,
         coef=coef,
-        means=means,
-        importances=importance[order] * scale,
-        sigma=active.covariance[np.ix_(order, order)] * scale**2,
-        intercept=float(centre - means @ coef),
+        sigma=active.covariance * scale**2,
+        intercept=float(centre - candidates.columns(active.keys).mean(axis=0) @ coef),
         noise_variance=float(active.noise_variance * scale**2),
-        n_rows=len(active.target),
         trace=trace,
         target_scale=scale,
-        n_items=source.items.n_items,
         n_nodes=source.n_nodes,
     )
 
 
-# -- the choice of the priors ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A prior and how it did on held-out folds.
-
-    Attributes
-    ----------
-    kappa : float
-    inclusion_prior : float or str
-    error : float
-        Mean squared error.
-    spread : float
-        Mean square of the held-out errors in units of the predicted standard deviations.
-    """
-
-    kappa: float
-    inclusion_prior: float | str
-    error: float
-    spread: float
-
-
-def choose_by_cv(matrix, y, categories, settings, kappas, priors, random_state, n_jobs):
-    """Return the choice of least error on held-out folds, and all that were tried.
-
-    All `kappas` are tried with the first of the `priors`, then one prior after the other with the best kappa, as long
-    as the error falls: the later ones keep more terms and take longer. The `spread` of the choice multiplies the
-    variances of the final model: selection over many itemsets makes the evidence's too small.
-    """
-    folds = list(KFold(min(N_FOLDS, len(y)), shuffle=True, random_state=random_state).split(matrix))
-    tried = []
-
-    def measure(kappa, prior):
-        inside = replace(settings, inclusion_prior=prior)
-        held_out = Parallel(n_jobs=n_jobs)(
-            delayed(_held_out)(matrix, y, categories, kappa, inside, train, test) for train, test in folds
-        )
-        squares = np.concatenate([squares for squares, _ in held_out])
-        variance = np.concatenate([variance for _, variance in held_out])
-        told = variance > 0
-        spread = float((squares[told] / variance[told]).mean()) if told.any() else 1.0
-        tried.append(Choice(float(kappa), prior, float(squares.mean()), spread))
-        return tried[-1]
-
-    best = min((measure(kappa, priors[0]) for kappa in kappas), key=lambda choice: choice.error)
-    for prior in priors[1:]:
-        choice = measure(best.kappa, prior)
-        if choice.error >= best.error:
-            break
-        best = choice
-    return best, tried
-
-
-def _held_out(matrix, y, categories, kappa, settings, train, test):
-    """Return the squared errors and the predicted variances on the rows `test`."""
-    model = fit_model(matrix[train], y[train], categories, kappa, settings)
-    phi = columns_of(model.conditions, model.table, model.linear, matrix[test])
-    mean, variance = mean_and_variance(
-        phi, model.coef, model.means, model.sigma, model.intercept, model.noise_variance, model.n_rows
+def model_of(candidates, posterior):
+    """Return the model: itemsets first, by decreasing importance, then linear terms."""
+    phi = candidates.columns(posterior.keys)
+    importance = np.abs(posterior.coef) * phi.std(axis=0)
+    order = sorted(range(len(importance)), key=lambda k: (not isinstance(posterior.keys[k], tuple), -importance[k]))
+    keys = [posterior.keys[k] for k in order]
+    itemsets = [key for key in keys if isinstance(key, tuple)]
+    return ItemsetModel(
+        table=candidates.table,
+        itemsets=itemsets,
+        linear=candidates.linear.subset(np.array(keys[len(itemsets) :], dtype=np.intp)),
+        coef=posterior.coef[order],
+        means=phi.mean(axis=0)[order],
+        importances=importance[order],
+        sigma=posterior.sigma[np.ix_(order, order)],
+        intercept=posterior.intercept,
+        noise_variance=posterior.noise_variance,
+        n_rows=len(phi),
+        trace=posterior.trace,
+        target_scale=posterior.target_scale,
+        n_items=len(candidates.table.holds),
+        n_nodes=posterior.n_nodes,
     )
-    return (y[test] - mean) ** 2, variance
 
 
-def choose_by_evidence(matrix, y, categories, settings):
-    """Return (model, kappa, log posteriors of KAPPAS): the highest log evidence plus log prior of the itemsets.
+# -- bags -------------------------------------------------------------------------------------------------------------
 
-    An itemset of k of d items has the prior C(d, k)^-kappa / Z(kappa), Z = sum over k of C(d, k)^(1 - kappa): a kappa
-    that makes likely what was found makes other things unlikely. The M terms of a model are a set: M! orders.
+
+def fit_bags(matrix, y, categories, kappa, settings, n_bags, random_state, n_jobs):
+    """Fit models to rows drawn with replacement and return their mean as one model, and the factor of its variances.
+
+    Items are those of all rows, so that bags share terms. The factor is the mean square of the errors on the rows that
+    a bag has not seen, in units of the predicted standard deviations.
     """
-    best, scores = None, []
-    for kappa in KAPPAS:
-        model = fit_model(matrix, y, categories, kappa, settings)
-        if model.trace is None:
-            return model, KAPPAS[0], []
-        score = model.trace.log_evidence[-1] + log_prior(model, kappa, settings.max_order)
-        scores.append(float(score))
-        if best is None or score > best[0]:
-            best = score, model, kappa
-    return *best[1:], scores
+    candidates = Candidates.learn(matrix, y, categories, settings)
+    rng = check_random_state(random_state)
+    bags = [rng.randint(len(y), size=len(y)) for _ in range(n_bags)]
+    inside = replace(settings, n_threads=1)
+    posteriors = Parallel(n_jobs=n_jobs)(
+        delayed(fit_posterior)(candidates.rows(bag), y[bag], kappa, inside) for bag in bags
+    )
+    joined = mixture(posteriors)
+    unseen = np.array([~np.isin(np.arange(len(y)), bag) for bag in bags])
+    means = np.array([one.intercept + candidates.columns(one.keys) @ one.coef for one in posteriors])
+    told = unseen.any(axis=0)
+    model = model_of(candidates, joined)
+    phi = candidates.columns(joined.keys)
+    _, variance = mean_and_variance(
+        phi, joined.coef, phi.mean(axis=0), joined.sigma, joined.intercept, joined.noise_variance, len(y)
+    )
+    told &= variance > 0
+    if not told.any():
+        return model, 1.0
+    mean = means[:, told].mean(axis=0, where=unseen[:, told])
+    return model, float(((y[told] - mean) ** 2 / variance[told]).mean())
 
 
-def log_prior(model, kappa, max_order):
-    """Return the log prior of the terms of a model; linear terms count as single items."""
-    d = model.n_items + len(model.linear.features)
-    k = np.arange(1, min(max_order, max(d, 1)) + 1)
-    log_binomial = gammaln(d + 1) - gammaln(k + 1) - gammaln(d - k + 1)
-    log_normaliser = np.logaddexp.reduce((1 - kappa) * log_binomial)
-    orders = np.array([len(itemset) for itemset in model.itemsets] + [1] * len(model.linear.features), dtype=int)
-    return float(gammaln(len(orders) + 1) - (kappa * log_binomial[orders - 1] + log_normaliser).sum())
+def mixture(posteriors):
+    """Return the mean of several posteriors; its covariance is the mean of theirs plus that of their means."""
+    keys = list(dict.fromkeys(key for one in posteriors for key in one.keys))
+    where = {key: k for k, key in enumerate(keys)}
+    coef, sigma = np.zeros((len(posteriors), len(keys))), np.zeros((len(keys), len(keys)))
+    for b, one in enumerate(posteriors):
+        places = [where[key] for key in one.keys]
+        coef[b, places] = one.coef
+        sigma[np.ix_(places, places)] += one.sigma / len(posteriors)
+    centred = coef - coef.mean(axis=0)
+    return Posterior(
+        keys=keys,
+        coef=coef.mean(axis=0),
+        sigma=sigma + centred.T @ centred / len(posteriors),
+        intercept=float(np.mean([one.intercept for one in posteriors])),
+        noise_variance=float(np.mean([one.noise_variance for one in posteriors])),
+        trace=posteriors[0].trace,
+        target_scale=posteriors[0].target_scale,
+        n_nodes=sum(one.n_nodes for one in posteriors),
+    )

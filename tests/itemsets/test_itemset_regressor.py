@@ -1,6 +1,7 @@
 """The itemset regressor: what it finds, how sure it is, and what it takes."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from effml.itemsets import ItemsetSparseBayesRegressor, plot_importance
 from effml.itemsets.conditions import condition_text, learn_items, quantile_cuts, tree_cuts
 from effml.itemsets.evidence import ActiveSet, ascend, inclusion_price
 from effml.itemsets.itemset_columns import ItemsetColumns
+from effml.itemsets.itemset_fit import Candidates, Posterior, fit_posterior, mixture
 from effml.itemsets.problem import multiplicity_penalty
 from effml.persistence import load_model, save_model
 
@@ -26,6 +28,7 @@ MODELS = [
     ItemsetSparseBayesRegressor(),
     ItemsetSparseBayesRegressor(encoding="onehot", n_bins=3, cuts="tree", max_order=3, linear_terms=False),
     ItemsetSparseBayesRegressor(kappa="evidence", inclusion_prior=0.5, min_support=0.1),
+    ItemsetSparseBayesRegressor(n_bags=3),
 ]
 
 
@@ -205,6 +208,38 @@ def test_inclusion_prior_is_chosen():
     assert np.ptp(ratio) < 1e-9 and ratio[0] > 1
 
 
+def test_bags_are_the_mean_of_models():
+    X, y = make_friedman1(200, noise=1.0, random_state=4)
+    test_X, test_y = make_friedman1(500, noise=1.0, random_state=5)
+    model = ItemsetSparseBayesRegressor(n_bags=8, random_state=0).fit(X, y)
+    single = ItemsetSparseBayesRegressor().fit(X, y)
+    assert model.score(test_X, test_y) > single.score(test_X, test_y)
+    mean, std = model.predict(test_X, return_std=True)
+    assert 0.90 <= np.mean(np.abs(test_y - mean) <= 1.96 * std) <= 0.99
+    again = ItemsetSparseBayesRegressor(n_bags=8, random_state=0, n_jobs=2).fit(X, y)
+    np.testing.assert_array_equal(model.coef_, again.coef_)
+    settings = model._settings(len(y))
+    candidates = Candidates.learn(X, y, [None] * 10, settings)
+    means = []
+    for bag in np.random.RandomState(0).randint(200, size=(8, 200)):
+        one = fit_posterior(candidates.rows(bag), y[bag], 1.0, replace(settings, inclusion_prior="beta-binomial"))
+        means.append(one.intercept + candidates.columns(one.keys) @ one.coef)
+    np.testing.assert_allclose(model.predict(X), np.mean(means, axis=0))
+
+
+def test_mixture_of_posteriors():
+    def posterior(keys, coef, sigma, intercept):
+        return Posterior(keys, np.array(coef), np.array(sigma), intercept, 1.0, None, 1.0, 0)
+
+    one = posterior([(0,), 1], [2.0, 1.0], [[0.5, 0.1], [0.1, 0.3]], 1.0)
+    two = posterior([1], [3.0], [[0.1]], 2.0)
+    joined = mixture([one, two])
+    assert joined.keys == [(0,), 1] and joined.intercept == 1.5
+    assert joined.coef.tolist() == [1.0, 2.0]
+    # mean of the covariances, and the covariance of (2, 1) and (0, 3)
+    np.testing.assert_allclose(joined.sigma, [[0.25 + 1, 0.05 - 1], [0.05 - 1, 0.2 + 1]])
+
+
 def test_threads_do_not_change_the_model():
     X, y = make_friedman1(300, noise=1.0, random_state=2)
     one, two = (ItemsetSparseBayesRegressor(n_jobs=n_jobs).fit(X, y) for n_jobs in (1, 2))
@@ -294,6 +329,8 @@ def test_convergence_warning():
         ({"kappa": -1.0}, "kappa"),
         ({"inclusion_prior": 0.6}, "inclusion_prior"),
         ({"inclusion_prior": "cv", "kappa": "evidence"}, "inclusion_prior='cv' needs kappa to be a number or 'cv'"),
+        ({"n_bags": 0}, "n_bags"),
+        ({"n_bags": 2, "kappa": "evidence"}, "kappa='evidence' is for one model"),
         ({"categorical_features": [9]}, "categorical_features holds the index 9"),
         ({"kappa": "cv"}, r"kappa='cv' needs at least 10 rows, got n_samples=8"),
     ],

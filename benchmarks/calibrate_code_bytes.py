@@ -1,10 +1,11 @@
 """Fit the code bytes of each step (effml.program.code_bytes.CODE_BYTES) to what ``gcc -Os`` makes of random programs.
 
-    python benchmarks/calibrate_code_bytes.py [--programs 400] [--forests | --kernels | --itemsets]
+    python benchmarks/calibrate_code_bytes.py [--programs 400] [--forests | --kernels | --itemsets | --networks]
 
 Prints the table to paste, and how far the fitted sizes are from the measured ones. With ``--forests`` it fits the
 forests alone, all other steps at their present sizes: the code of one forest weighs as much as all of theirs together;
-with ``--kernels`` gates and kernels alone, with ``--itemsets`` the steps of itemset models alone.
+with ``--kernels`` gates and kernels alone, with ``--itemsets`` the steps of itemset models, with ``--networks`` low-bit
+networks.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from scipy.optimize import nnls
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # the random programs of the tests
 from common.itemset_states import random_model
 from common.random_kernels import kernel_program
+from common.random_networks import float_images_program, network_program
 from common.random_programs import (
     classifier,
     forest_program,
@@ -118,6 +120,28 @@ def random_itemset_program(rng):
 
 
 ITEMSET_KINDS = {"clipped_affine", "itemset_match", "square_root", "sum_squares"}
+
+
+def random_network_program(rng):
+    dtype, sides = str(rng.choice(["float32", *INPUT_DTYPES])), tuple(rng.integers([4, 4, 1], [12, 12, 4]).tolist())
+    if rng.random() < 0.15:
+        return float_images_program(rng, dtype=dtype, n_out=5, image_shape=sides)
+    kinds = rng.choice(["narrow", "shift", "wide", "u8", "u16", "u32", "i8"], int(rng.integers(0, 3)))
+    images = bool(rng.random() < 0.4)
+    if images:
+        kinds = ["i8" if kind[0] == "u" and kind is not kinds[-1] else kind for kind in kinds]
+    return network_program(
+        rng,
+        dtype=dtype,
+        n_columns=int(rng.integers(10, 80)),
+        n_out=int(rng.choice([1, 5, 10])),
+        n_bits=int(rng.integers(1, 9)),
+        activations=tuple(str(kind) for kind in kinds),
+        image_shape=sides if images and len(kinds) else None,
+    )
+
+
+NETWORK_KINDS = {"conv", "packed_conv", "packed_dense", "requantise", "threshold"}
 KERNEL_KINDS = {"helper", "kernel_rows", "live_weights", "relu", "sigmoid", "softmax", "squared_distances"}
 
 
@@ -127,6 +151,7 @@ def main():
     parser.add_argument("--forests", action="store_true", help="fit the forests alone")
     parser.add_argument("--kernels", action="store_true", help="fit gates and kernels alone")
     parser.add_argument("--itemsets", action="store_true", help="fit the steps of itemset models alone")
+    parser.add_argument("--networks", action="store_true", help="fit low-bit networks alone")
     arguments = parser.parse_args()
     make, chosen, outputs = random_program, None, ["label", "label", "label", "proba"]
     if arguments.kernels:
@@ -135,6 +160,8 @@ def main():
         make, chosen = random_forest_program, {"forest_walk"}
     elif arguments.itemsets:
         make, chosen, outputs = random_itemset_program, ITEMSET_KINDS, ["value", "value", "variance", "std"]
+    elif arguments.networks:
+        make, chosen = random_network_program, NETWORK_KINDS
     rng = np.random.default_rng(0)
     rows, measured, keys = [], [], {("frame", ""): 0}
     for _ in range(arguments.programs):
@@ -152,7 +179,7 @@ def main():
             design[row, keys[key]] = count
     measured = np.array(measured, dtype=float)
     known = np.array([CODE_BYTES["host"].get(key, 0) for key in keys], dtype=float)
-    fitted = np.array([chosen is None or key[0] in chosen for key in keys])
+    fitted = np.array([chosen is None or key[0] in chosen or key == ("helper", "count_bits") for key in keys])
     weight = 1 / (300 + measured)  # else the largest forests alone decide, or the smallest
     weight = weight if arguments.forests else np.ones_like(measured)
     coefficient = known.copy()

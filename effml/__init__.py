@@ -20,6 +20,7 @@ _SUBMODULES = (
     "forests",
     "itemsets",
     "kernels",
+    "neural",
     "program",
     "report",
     "selection",

@@ -1,18 +1,19 @@
-"""Number formats of quantised tables: integer codes with a format; floats are derived from them, never the reverse.
+"""Number formats of quantised numbers: integer codes with a format; floats are derived from them, never the reverse.
 
-Two formats. *Fixed point* stores log-probabilities as the papers do: ``u = clip(round(-L 2^f), 0, 2^B - 1)`` stands for
-``-u 2^-f``, without a sign bit because L <= 0. *Contrast* stores what an argmax sees: a row of scores up to a constant,
-as mid-rise codes of one common step. Rounding is half to even everywhere.
+Two formats of tables and one of weights. *Fixed point* stores log-probabilities as the papers do: the code
+``u = clip(round(-L 2^f), 0, 2^B - 1)`` stands for ``-u 2^-f``, without a sign bit because L <= 0. *Contrast* stores
+what an argmax sees: a row of scores up to a constant, as mid-rise codes of one common step. *Weights* of networks lie
+at 2^B equidistant levels from -1 to 1. Rounding is half to even everywhere.
 
 Source: W. Roth, G. Schindler, H. Froening, F. Pernkopf, "On Resource-Efficient Bayesian Network Classifiers and Deep
-Neural Networks", ICPR 2020 (the fixed-point format).
+Neural Networks", ICPR 2020 (the fixed-point format); S. Zhou et al., "DoReFa-Net", arXiv 1606.06160 (weights).
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["MAX_BITS", "ContrastFormat", "FixedPointFormat", "table_format_of"]
+__all__ = ["MAX_BITS", "ContrastFormat", "FixedPointFormat", "WeightFormat", "table_format_of"]
 
 MAX_BITS = 8
 MAX_INTEGER_BITS = 16
@@ -130,6 +131,58 @@ class ContrastFormat:
     def decode(self, codes):
         """Return the values that `codes` stand for, float32."""
         return ((np.asarray(codes, dtype=np.float64) - (2**self.n_bits - 1) / 2) * self.step).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class WeightFormat:
+    """Weights between -1 and 1 as one of 2^n_bits equidistant levels: ``(2u - top) / top``, ``top = 2^n_bits - 1``.
+
+    The levels are odd multiples of 1/top, so 0 is none of them; a product with an integer is the odd integer
+    ``2u - top`` and one common scale. One bit is the sign, with 0 as +1.
+
+    Parameters
+    ----------
+    n_bits : int
+        Width of a code, 1..8.
+
+    Examples
+    --------
+    >>> WeightFormat(2).quantize([-0.9, -0.1, 0.1, 3.0]).round(2)
+    array([-1.  , -0.33,  0.33,  1.  ], dtype=float32)
+    >>> WeightFormat(1).encode([-0.2, 0.0]).tolist()
+    [0, 1]
+    """
+
+    n_bits: int
+
+    def __post_init__(self):
+        if not 1 <= self.n_bits <= MAX_BITS:
+            raise ValueError(f"n_bits={self.n_bits} must be between 1 and {MAX_BITS}")
+
+    @property
+    def top(self):
+        """Largest code, and the number that levels are multiples of one over."""
+        return 2**self.n_bits - 1
+
+    def encode(self, weights):
+        """Return the codes, a uint8 array of the shape of `weights`."""
+        weights = np.asarray(weights)
+        if self.n_bits == 1:
+            return (weights >= 0).astype(np.uint8)
+        half = weights.dtype.type(0.5) if weights.dtype.kind == "f" else 0.5
+        return np.rint((np.clip(weights, -1, 1) * half + half) * self.top).astype(np.uint8)
+
+    def integers(self, codes):
+        """Return the odd integers ``2u - top``, int16, that stand for the weights times `top`."""
+        return 2 * np.asarray(codes, dtype=np.int16) - np.int16(self.top)
+
+    def decode(self, codes):
+        """Return the values that `codes` stand for, float32."""
+        return self.integers(codes).astype(np.float32) / np.float32(self.top)
+
+    def quantize(self, weights):
+        """Return the nearest levels of `weights`."""
+        return self.decode(self.encode(weights))
 
 
 def table_format_of(n_bits, integer_bits, fraction_bits, table_format="auto"):

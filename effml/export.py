@@ -83,6 +83,9 @@ _PREDICTORS = {
     "effml.itemsets.sparse_bayes.SparseBayesRegressor": "effml.adapters.linear:linear_regressor",
     "effml.kernels.estimators.LocalizedMKLClassifier": "effml.kernels.lowering:lower_classifier",
     "effml.kernels.estimators.LocalizedMKLRegressor": "effml.kernels.lowering:lower_regressor",
+    "effml.neural.conv.QuantizedConvClassifier": "effml.neural.lowering:lower_classifier",
+    "effml.neural.mlp.QuantizedMLPClassifier": "effml.neural.lowering:lower_classifier",
+    "effml.neural.mlp.QuantizedMLPRegressor": "effml.neural.lowering:lower_regressor",
 }
 
 _PREDICTING = ("predict", "predict_proba", "decision_function")  # scikit-learn's predict may call the others

@@ -24,11 +24,15 @@ _STEPS = ("activations.LiveWeights", "activations.Relu", "activations.Sigmoid", 
 _STEPS += ("itemsets.ClippedAffine", "itemsets.ItemsetMatch", "itemsets.SquareRoot", "itemsets.SumSquares")
 _STEPS += ("kernels.KernelRows", "kernels.SquaredDistances", "linear.Affine", "linear.Dense", "linear.QuantizeInput")
 _STEPS += ("lookup.LookupSum", "outputs.ArgBest", "outputs.Gather", "outputs.Positive", "outputs.Select")
-_STEPS += ("outputs.Softmax", "trees.TreeWalk")
+_STEPS += ("outputs.Softmax", "trees.TreeWalk", "neural.PackedDense", "neural.Requantise", "neural.Threshold")
+_STEPS += ("images.Conv", "images.PackedConv")
 
 _KERNELS = ("bank.Group", "bank.KernelBank", "base_kernels.Polynomial", "base_kernels.RBF", "network.Network")
 _KERNELS += ("estimators.LocalizedMKLClassifier", "estimators.LocalizedMKLRegressor")
 _KERNELS += tuple(f"gates.{gate}" for gate in ("ConstantGate", "Gate", "RBFGate", "SigmoidGate", "SoftmaxGate"))
+
+_NEURAL = ("inputs.InputFormat", "mlp.QuantizedMLPClassifier", "mlp.QuantizedMLPRegressor", "network.DenseArchitecture")
+_NEURAL += ("conv.QuantizedConvClassifier", "network.ConvArchitecture", "optimizer.ClippedAdam")
 
 TRUSTED_TYPES = frozenset(
     {
@@ -47,6 +51,7 @@ TRUSTED_TYPES = frozenset(
         "effml.itemsets.itemset_regressor.ItemsetSparseBayesRegressor",
         "effml.itemsets.sparse_bayes.SparseBayesRegressor",
         *(f"effml.kernels.{name}" for name in _KERNELS),
+        *(f"effml.neural.{name}" for name in _NEURAL),
         "effml.program.buffers.Buffer",
         "effml.program.buffers.InputSpec",
         "effml.program.buffers.Output",

@@ -93,13 +93,28 @@ CODE_BYTES = {
         ("relu", ""): 0,
         ("sigmoid", ""): 286,
         ("squared_distances", ""): 28,
+        ("helper", "count_bits"): 69,
+        ("packed_dense", "signs"): 65,
+        ("packed_dense", "planes"): 95,
+        ("packed_dense", "even"): 130,
+        ("packed_dense", "odd"): 151,
+        ("packed_dense", "byte"): 117,
+        ("packed_conv", "even"): 262,
+        ("packed_conv", "odd"): 300,
+        ("conv", ""): 287,
+        ("packed_conv", "byte"): 280,
+        ("threshold", "signs"): 35,
+        ("threshold", "packed"): 75,
+        ("requantise", "shift"): 55,
+        ("requantise", "narrow"): 70,
+        ("requantise", "wide"): 100,
     }
 }
 STACK_BYTES = {"host": 64}  # return address and saved registers beside the buffers
 TARGETS = tuple(CODE_BYTES)
 
 
-HELPERS = ("exp", "rsqrt")  # functions that steps call, printed once a file
+HELPERS = ("exp", "rsqrt", "count_bits")  # functions that steps call, printed once a file
 
 # printed once, however many functions of the file use it: the functions of a forest's trees
 _SPLITS = ("split_8", "split_16", "split_32", "split_float")

@@ -5,6 +5,7 @@ import pytest
 from common.c_proof import assert_c_equals_run, compiles_everywhere, hostile_rows, sanitized_outputs
 from common.random_itemsets import itemset_program
 from common.random_kernels import kernel_program
+from common.random_networks import float_images_program, network_program
 from common.random_programs import classifier, forest_program, linear_program, tree_program
 
 from effml.program import with_input_dtype
@@ -91,6 +92,42 @@ def test_itemsets(n_linear, integer, n_out, mask_bits):
     assert_c_equals_run(program, rng.integers(0, 120, (500, len(program.inputs))).astype(program.input_dtype))
 
 
+@pytest.mark.parametrize("n_bits", range(1, 9))
+@pytest.mark.parametrize(
+    "activations, image_shape",
+    [
+        (("u32",), None),
+        (("u8", "u16"), None),
+        (("wide", "narrow"), None),
+        (("shift", "i8"), None),
+        ((), None),
+        (("narrow", "wide"), (7, 6, 1)),
+        (("i8", "u32"), (5, 5, 3)),
+        (("shift",), (1, 9, 2)),
+    ],
+)
+def test_low_bit_networks(activations, image_shape, n_bits):
+    rng = np.random.default_rng([n_bits, len(activations), 0 if image_shape is None else 1])
+    program = network_program(
+        rng,
+        dtype=str(rng.choice(list(INPUT_DTYPES))),
+        n_columns=int(rng.integers(1, 50)),
+        n_out=int(rng.choice([1, 4])),
+        n_bits=n_bits,
+        activations=activations,
+        image_shape=image_shape,
+    )
+    assert_c_equals_run(program, hostile_rows(program, 200, rng))
+
+
+@pytest.mark.parametrize("dtype", INPUT_DTYPES)
+@pytest.mark.parametrize("image_shape", [(7, 6, 1), (5, 4, 3), (1, 9, 2), (1, 1, 1)])
+def test_float_images(image_shape, dtype):
+    rng = np.random.default_rng(image_shape)
+    program = float_images_program(rng, dtype=dtype, n_out=4, image_shape=image_shape)
+    assert_c_equals_run(program, hostile_rows(program, 200, rng))
+
+
 def test_long_columns_are_searched_by_bisection():
     rng = np.random.default_rng(5)
     program = classifier(
@@ -141,6 +178,11 @@ def _all_kinds(rng):
             yield kernel_program(rng, dtype=dtype, n_columns=5, gate=gate, side=gate == "rbf", groups=2)
         for n_linear, mask_bits in ((0, 8), (2, 8), (2, 20)):
             yield itemset_program(rng, dtype=dtype, n_columns=5, n_linear=n_linear, mask_bits=mask_bits, max_cuts=30)
+        for n_bits in (1, 3, 8):
+            given = {"dtype": dtype, "n_columns": 9, "n_out": 3, "n_bits": n_bits}
+            yield network_program(rng, activations=("u16", "wide", "u8"), **given)
+            yield network_program(rng, activations=("i8", "shift"), image_shape=(5, 4, 2), **given)
+        yield float_images_program(rng, dtype=dtype, n_out=3, image_shape=(5, 4, 2))
 
 
 def test_every_step_is_covered_here():

@@ -4,10 +4,12 @@ from effml.program.steps.activations import LiveWeights, Relu, Sigmoid
 from effml.program.steps.base import STEP_TYPES, Cost, Step
 from effml.program.steps.binning import Bin
 from effml.program.steps.forests import FOREST_LAYOUTS, ForestWalk
+from effml.program.steps.images import Conv, PackedConv
 from effml.program.steps.itemsets import ClippedAffine, ItemsetMatch, SquareRoot, SumSquares
 from effml.program.steps.kernels import KernelRows, SquaredDistances
 from effml.program.steps.linear import Affine, Dense, QuantizeInput
 from effml.program.steps.lookup import LookupSum, choose_layout
+from effml.program.steps.neural import PackedDense, Requantise, Threshold
 from effml.program.steps.outputs import ArgBest, Gather, Positive, Select, Softmax
 from effml.program.steps.trees import TreeWalk
 
@@ -18,6 +20,7 @@ __all__ = [
     "ArgBest",
     "Bin",
     "ClippedAffine",
+    "Conv",
     "Cost",
     "Dense",
     "ForestWalk",
@@ -26,9 +29,12 @@ __all__ = [
     "KernelRows",
     "LiveWeights",
     "LookupSum",
+    "PackedConv",
+    "PackedDense",
     "Positive",
     "QuantizeInput",
     "Relu",
+    "Requantise",
     "Select",
     "Sigmoid",
     "Softmax",
@@ -36,6 +42,7 @@ __all__ = [
     "SquaredDistances",
     "Step",
     "SumSquares",
+    "Threshold",
     "TreeWalk",
     "choose_layout",
 ]

@@ -6,7 +6,7 @@ Binary items; y is the sum of seven itemsets of one to three items and noise of 
 to order 2 and 3, with two threads and with one. The numpy relevance vector machine is the fast marginal likelihood
 ascent of Tipping and Faul (2003) as packages write it: all single and pair columns in one matrix, the posterior from a
 factorisation and S and Q of all columns from matrix products at every action, the same stop rule, noise update and
-price of a pair, with all cores for BLAS. `SparseBayesRegressor` on that matrix, with its own prior, updates S and Q.
+prices, with all cores for BLAS. `SparseBayesRegressor` on that matrix, with its own prior, updates S and Q.
 Every fit runs in a process of its own; the memory is its highest resident set size less what it was with the rows in
 place.
 """
@@ -47,7 +47,7 @@ def pair_columns(X):
     )
 
 
-def numpy_rvm(columns, y, price, max_iter=1000, tol=1e-4):
+def numpy_rvm(columns, y, penalty, inclusion, max_iter=1000, tol=1e-4):
     """Return the columns kept: Tipping and Faul's ascent, nothing kept between actions but products with Phi."""
     columns -= columns.mean(axis=0)
     t = (y - y.mean()) / y.std()
@@ -69,13 +69,13 @@ def numpy_rvm(columns, y, price, max_iter=1000, tol=1e-4):
         useful = (theta > 0) & (1e-8 * beta * squares < S)
         best = np.where(useful, S**2 / np.where(useful, theta, 1), np.inf)
         ratio = np.where(useful, Q**2 / S, 1)
-        gain = np.where(useful, (ratio - 1 - np.log(ratio)) / 2 - price, -np.inf)
+        gain = np.where(useful, (ratio - 1 - np.log(ratio)) / 2 - penalty - inclusion(len(kept)), -np.inf)
         s, q, new = S[kept], Q[kept], best[kept]
         there = (np.log(alpha) - np.log(alpha + s) + q**2 / (alpha + s)) / 2
         with np.errstate(invalid="ignore"):
             moved = np.where(np.isfinite(new), (np.log(new) - np.log(new + s) + q**2 / (new + s)) / 2, 0) - there
         gain[kept] = np.where(moved > tol, moved, -np.inf)
-        leaving = np.where(np.isfinite(new), -there + price[kept], np.inf)
+        leaving = np.where(np.isfinite(new), -there + penalty[kept] + inclusion(max(len(kept) - 1, 0)), np.inf)
         if len(kept) and leaving.max() > 0:
             k = int(leaving.argmax())
             del kept[k]
@@ -95,6 +95,7 @@ def numpy_rvm(columns, y, price, max_iter=1000, tol=1e-4):
 def run_one(method, n_rows, n_items, seed):
     """Fit once and print what it took as JSON: the body of a process of its own."""
     from effml.itemsets import ItemsetSparseBayesRegressor, SparseBayesRegressor
+    from effml.itemsets.evidence import inclusion_price
     from effml.itemsets.problem import multiplicity_penalty
 
     X, y = make_rows(n_rows, n_items, seed)
@@ -112,7 +113,8 @@ def run_one(method, n_rows, n_items, seed):
         first, second = np.triu_indices(n_items, 1)
         names = [(j,) for j in range(n_items)] + list(zip(first.tolist(), second.tolist(), strict=True))
         if method.startswith("numpy"):
-            kept = numpy_rvm(columns, y, multiplicity_penalty(n_items, 2)[order])
+            inclusion = inclusion_price("beta-binomial", n_items)
+            kept = numpy_rvm(columns, y, multiplicity_penalty(n_items, 2)[order], inclusion)
         else:
             kept = SparseBayesRegressor().fit(columns, y).active_
         found = {names[k] for k in kept}

@@ -17,7 +17,11 @@ def number_text(value):
     >>> [number_text(v) for v in (3.0, np.float32(0.8), 1e-9)]
     ['3', '0.8', '1e-09']
     """
-    value = np.float32(value)
+    exact = float(value)
+    with np.errstate(over="ignore", under="ignore"):
+        value = np.float32(exact)
+    if np.isinf(value) != np.isinf(exact) or (value == 0) != (exact == 0):
+        return f"{exact:.6g}"  # beyond the range of float32
     if value == 0 or 1e-4 <= abs(value) < 1e9:
         return np.format_float_positional(value, trim="-")
     return np.format_float_scientific(value, trim="-")
@@ -61,5 +65,9 @@ def interval_text(name, low, high):
 
 def _bound(value):
     """Return the text of a threshold; or of the float32 above it and True, if shorter: x <= 1.6999999 is x < 1.7."""
-    text, text_above = number_text(value), number_text(np.nextafter(np.float32(value), np.float32(np.inf)))
+    with np.errstate(over="ignore", under="ignore"):
+        above = np.nextafter(np.float32(value), np.float32(np.inf))
+    text, text_above = number_text(value), number_text(above)
+    if not np.isfinite(above) or not above:
+        return text, False
     return (text_above, True) if len(text_above) + 3 < len(text) else (text, False)

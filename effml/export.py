@@ -222,7 +222,7 @@ def _as_program(est, **options) -> Program:
     return est if isinstance(est, Program) else lower(est, **options)
 
 
-def footprint(est, *, target: str = "host", input_dtype: str = "float32", **options) -> Footprint:
+def footprint(est, *, target: str = "host", input_dtype: str = "float32", outputs=None, **options) -> Footprint:
     """Return what a fitted estimator costs on a device: bytes of flash and RAM, operations, parameters, bits.
 
     Parameters
@@ -232,6 +232,8 @@ def footprint(est, *, target: str = "host", input_dtype: str = "float32", **opti
         Machine whose calibrated code sizes to use.
     input_dtype : {"float32", "int32", "int16", "uint8"}
         Type of the raw row; thresholds on integers take fewer bytes.
+    outputs : sequence of str, optional
+        What the device computes, as in :func:`to_c`.
 
     Examples
     --------
@@ -242,7 +244,8 @@ def footprint(est, *, target: str = "host", input_dtype: str = "float32", **opti
     >>> effml.footprint(DecisionTreeClassifier(max_leaf_nodes=3).fit(X, y)).constant_bytes < 32
     True
     """
-    return footprint_of(with_input_dtype(_as_program(est, **options), input_dtype), target=target)
+    program = with_input_dtype(_as_program(est, **options), input_dtype)
+    return footprint_of(program, target=target, outputs=None if outputs is None else tuple(outputs))
 
 
 def to_c(est, folder, *, name="model", input_dtype="float32", outputs=None, **options) -> list[Path]:
@@ -344,9 +347,16 @@ class CompiledModel:
     def _rows(self, X):
         return self.compiled.program.encode(X)
 
-    def predict(self, X) -> np.ndarray:
-        """Return class labels, or float32 values of a regressor, shape (n_rows,), of the X that the estimator takes."""
+    def predict(self, X, return_std=False) -> np.ndarray:
+        """Return class labels, or float32 values of a regressor, shape (n_rows,), of the X that the estimator takes.
+
+        With `return_std` the values and their standard deviations, where the model was compiled with ``std=True``.
+        """
         result = self.compiled.run(self._rows(X), self.program.main_output)[:, 0]
+        if return_std:
+            if "std" not in self.program.outputs:
+                raise ValueError("return_std=True needs a model with standard deviations, compiled with std=True")
+            return result, self.compiled.run(self._rows(X), "std")[:, 0]
         return result if self.program.classes is None else np.asarray(self.program.classes)[result]
 
     def predict_proba(self, X) -> np.ndarray:

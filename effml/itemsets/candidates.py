@@ -80,10 +80,12 @@ class Pool:
         return list(self.rows.T)
 
     def encode(self, table):
-        """Return rows of the pool's columns as numbers; a level that the pool does not have is missing."""
+        """Return rows of the pool's columns as numbers; a level that the pool does not have is refused."""
         rows = np.array(encode_table(table, self.levels), dtype=np.float64)
-        codes = rows[:, self.categorical]
-        rows[:, self.categorical] = np.where(codes < 0, np.nan, codes)
+        unknown = (rows[:, self.categorical] < 0).any(axis=0)
+        if unknown.any():
+            name = np.array(self.names)[self.categorical][unknown.argmax()]
+            raise ValueError(f"a row holds a level of column {str(name)!r} that the pool does not have")
         if np.isinf(rows).any():
             raise ValueError("rows of a pool must hold finite numbers or NaN, got infinity")
         return rows

@@ -179,11 +179,12 @@ def tree_cuts(column, y, n_bins, min_support):
 def _short_cut(a, b):
     """Return a cut with a <= cut < b of few decimals, near the middle; as float32 numbers too."""
     middle, quarter = cut_between(float(a), float(b)), (float(b) - float(a)) / 4
-    a32, b32 = np.float32(a), np.float32(b)
-    for digits in range(-8, 9):
-        short = round(middle, digits)
-        if a <= short < b and abs(short - middle) <= quarter and (a32 >= b32 or a32 <= np.float32(short) < b32):
-            return short + 0.0
+    with np.errstate(over="ignore", under="ignore"):
+        a32, b32 = np.float32(a), np.float32(b)
+        for digits in range(-8, 9):
+            short = round(middle, digits)
+            if a <= short < b and abs(short - middle) <= quarter and (a32 >= b32 or a32 <= np.float32(short) < b32):
+                return short + 0.0
     return middle
 
 

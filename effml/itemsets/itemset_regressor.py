@@ -38,6 +38,7 @@ from effml.itemsets.itemset_fit import (
     mean_and_variance,
 )
 from effml.itemsets.prior_choice import INCLUSION_PRIORS, KAPPAS, choose_by_cv, choose_by_evidence
+from effml.itemsets.problem import check_range, checked_target
 
 __all__ = ["ItemsetSparseBayesRegressor", "ItemsetTerm", "LinearTerm"]
 
@@ -274,7 +275,8 @@ class ItemsetSparseBayesRegressor(TransformerMixin, RegressorMixin, BaseEstimato
         matrix, y = check_X_y(
             matrix, y, dtype=np.float64, ensure_all_finite="allow-nan", y_numeric=True, estimator=self
         )
-        y = y.astype(np.float64, copy=False)
+        y = checked_target(y)
+        check_range(matrix, "X")
         if len(y) < FEWEST_ROWS:
             warnings.warn(
                 f"{len(y)} rows are fewer than {FEWEST_ROWS}: no term is used, predictions are the mean of y",

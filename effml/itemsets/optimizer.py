@@ -19,6 +19,7 @@ from effml.itemsets.all_itemsets import ItemCoordinates
 from effml.itemsets.candidates import Pool, SpaceCandidates
 from effml.itemsets.explanation import Summary
 from effml.itemsets.itemset_regressor import ItemsetSparseBayesRegressor
+from effml.itemsets.problem import LARGEST
 from effml.itemsets.spaces import Space
 from effml.itemsets.surrogate import Surrogate
 
@@ -161,6 +162,10 @@ class ItemsetBayesOptimizer:
     def _check_parameters(self):
         if self.regressor is not None and not isinstance(self.regressor, ItemsetSparseBayesRegressor):
             raise TypeError(f"regressor must be an ItemsetSparseBayesRegressor or None, got {self.regressor!r}")
+        if self.regressor is not None:
+            self.regressor._validate_params()
+            if "cv" in (self.regressor.kappa, self.regressor.inclusion_prior) and self.n_initial < 10:
+                raise ValueError(f"a regressor with 'cv' needs n_initial of at least 10, got {self.n_initial}")
         if self.direction not in ("minimize", "maximize"):
             raise ValueError(f"direction must be 'minimize' or 'maximize', got {self.direction!r}")
         if self.acquisition not in ACQUISITIONS:
@@ -203,7 +208,13 @@ class ItemsetBayesOptimizer:
         if n_points is not None:
             check_scalar(n_points, "n_points", Integral, min_val=1)
         with threadpool_limits(1, user_api="blas"):
-            points = [self._ask_one() for _ in range(n_points or 1)]
+            before, n_asked, points = dict(self._pending), self._n_asked, []
+            try:
+                for _ in range(n_points or 1):
+                    points.append(self._ask_one())
+            except ValueError:
+                self._pending, self._n_asked = before, n_asked
+                raise
         return points[0] if n_points is None else points
 
     def tell(self, points, values):
@@ -223,6 +234,8 @@ class ItemsetBayesOptimizer:
             raise ValueError(f"values must be {wanted}, got an array of shape {values.shape}")
         if np.isinf(values).any():
             raise ValueError("values must be finite, or NaN for a failed measurement; got infinity")
+        if (np.abs(values) > LARGEST).any():
+            raise ValueError(f"values must have magnitudes up to {LARGEST:g}, got {np.nanmax(np.abs(values)):g}")
         self._keys += keys
         self._rows += list(rows)
         self._values += np.atleast_1d(values).tolist()

@@ -8,7 +8,7 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.utils import check_scalar
 
-__all__ = ["Items", "Problem", "multiplicity_penalty"]
+__all__ = ["Items", "Problem", "check_range", "checked_target", "multiplicity_penalty"]
 
 
 def multiplicity_penalty(n_items, max_order, kappa=1.0):
@@ -210,6 +210,30 @@ class Problem:
         phi = self.phi
         largest = np.linalg.eigvalsh(root[:, None] * (phi.T @ phi) * root)[-1]
         return (1 / self.beta + max(largest, 0.0)) * (1 + 1e-10)
+
+
+LARGEST = 1e100  # squares and their sums stay far from overflow
+
+
+def check_range(values, name):
+    """Raise a ValueError where numbers are too large, or all too small, to be squared."""
+    largest = float(np.max(np.abs(values), initial=0.0, where=~np.isnan(values)))
+    if largest > LARGEST or 0 < largest < 1 / LARGEST:
+        raise ValueError(
+            f"{name} must have magnitudes from {1 / LARGEST:g} to {LARGEST:g}, got {largest:g}; rescale it"
+        )
+
+
+def checked_target(y):
+    """Return targets as float64 array; text that is no number, missing and extreme values raise a ValueError."""
+    try:
+        y = np.asarray(y, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"y must hold numbers: {error}") from None
+    if not np.isfinite(y).all():
+        raise ValueError(f"y must be finite, got {'NaN' if np.isnan(y).any() else 'infinity'}")
+    check_range(y, "y")
+    return y
 
 
 def zero_one(values, name):

@@ -18,6 +18,7 @@ import numpy as np
 __all__ = ["Categorical", "Integer", "Real", "Space"]
 
 DEFAULT_GRID = 33  # values of a real dimension
+MOST_VALUES = 100_000  # of a dimension: they are listed
 
 
 @dataclass(frozen=True, init=False)
@@ -93,8 +94,11 @@ class Integer:
             object.__setattr__(self, name, value)
         if not self.low < self.high:
             raise ValueError(f"low must be below high, got Integer({self.low}, {self.high})")
-        if max(abs(self.low), abs(self.high)) > 2**53:
-            raise ValueError(f"low and high must be within 2^53 of 0, got Integer({self.low}, {self.high})")
+        if self.high - self.low >= MOST_VALUES or max(abs(self.low), abs(self.high)) > 2**53:
+            raise ValueError(
+                f"an Integer has at most {MOST_VALUES} values, got Integer({self.low}, {self.high}); "
+                "for larger ranges use a Real with a grid of n values"
+            )
 
     @property
     def values(self):
@@ -157,8 +161,8 @@ class Real:
             raise ValueError(f"low must be positive with log=True, got {self.low}")
         if self.step is not None:
             self._check_step()
-        elif self.n is not None and (not isinstance(self.n, Integral) or self.n < 2):
-            raise ValueError(f"n must be an int of at least 2 or None, got {self.n!r}")
+        elif self.n is not None and (not isinstance(self.n, Integral) or not 2 <= self.n <= MOST_VALUES):
+            raise ValueError(f"n must be an int from 2 to {MOST_VALUES} or None, got {self.n!r}")
 
     def _check_step(self):
         if self.n is not None or self.log:

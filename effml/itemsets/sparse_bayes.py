@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from effml._validation import check_weights, drop_weightless
 from effml.itemsets.evidence import Action, ActiveSet, add_gain, ascend, best_alpha, inclusion_price
+from effml.itemsets.problem import check_range, checked_target
 
 __all__ = ["MatrixColumns", "SparseBayesRegressor"]
 
@@ -252,7 +253,8 @@ class SparseBayesRegressor(RegressorMixin, BaseEstimator):
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
         if self.noise_variance is None and not self.update_noise:
             raise ValueError("update_noise=False keeps noise_variance, which must be a positive number; got None")
-        y = y.astype(np.float64, copy=False)
+        y = checked_target(y)
+        check_range(X, "X")
         weights = check_weights(sample_weight, X)
         X, y, weights = drop_weightless(X, y, weights)
         scaled = _scaled(X, y, weights, self.fit_intercept)

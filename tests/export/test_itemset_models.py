@@ -7,11 +7,13 @@ from common.c_proof import assert_c_equals_run, compiles_everywhere, hostile_row
 from common.itemset_states import random_model
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_diabetes
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import KBinsDiscretizer, MinMaxScaler, OneHotEncoder, PowerTransformer, StandardScaler
 
 import effml
+from effml.itemsets import ItemsetSparseBayesRegressor
 from effml.program import CompiledProgram, LoweringError, Output, Program, footprint_of, with_input_dtype
 from effml.program.steps import Bin, ItemsetMatch
 
@@ -376,3 +378,19 @@ def test_programs_survive_the_disk(tmp_path):
 
 def test_check_export_knows_the_model():
     assert "float" in str(effml.check_export(random_model(np.random.default_rng(21))))
+
+
+@pytest.mark.parametrize("parameters", [{}, {"n_bags": 3}, {"inclusion_prior": 0.5, "encoding": "onehot"}])
+def test_fitted_models_give_values_and_standard_deviations_in_c(parameters):
+    X, y = load_diabetes(return_X_y=True, as_frame=True, scaled=False)
+    model = ItemsetSparseBayesRegressor(random_state=0, **parameters).fit(X, y)
+    compiled = effml.compile_c(model, std=True)
+    assert compiled.agreement(X).n_equal == len(X)
+    mean, std = compiled.predict(X, return_std=True)
+    expected, expected_std = model.predict(X.astype(np.float32), return_std=True)
+    assert_allclose(mean, expected, rtol=1e-5)
+    assert_allclose(std, expected_std, rtol=1e-5)
+    both = effml.footprint(model, std=True, outputs=("value", "std"))
+    assert both.flash_bytes > effml.footprint(model).flash_bytes
+    with pytest.raises(ValueError, match="compiled with std=True"):
+        effml.compile_c(model).predict(X, return_std=True)

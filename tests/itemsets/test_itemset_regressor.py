@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeRegressor
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from effml.itemsets import ItemsetSparseBayesRegressor, plot_importance
+from effml.itemsets import ItemsetSparseBayesRegressor, SparseBayesRegressor, plot_importance
 from effml.itemsets.conditions import condition_text, learn_items, quantile_cuts, tree_cuts
 from effml.itemsets.evidence import ActiveSet, ascend, inclusion_price
 from effml.itemsets.itemset_columns import ItemsetColumns
@@ -350,6 +350,28 @@ def test_bad_data():
         model.predict(X[:, :2])
     with pytest.raises(ValueError, match="inconsistent"):
         ItemsetSparseBayesRegressor().fit(X, X[:5, 0])
+
+
+@pytest.mark.parametrize("model", [ItemsetSparseBayesRegressor, SparseBayesRegressor])
+def test_targets_and_columns_out_of_range(model):
+    X = np.random.default_rng(0).random((20, 3))
+    y = X[:, 0] + X[:, 1] ** 2
+    for values, message in [
+        (np.array([None, *y[1:]], dtype=object), "y must be finite, got NaN"),
+        (np.array([np.inf, *y[1:]], dtype=object), "y must be finite, got infinity"),
+        (y * 1e153, "y must have magnitudes from"),
+        (y * 1e-170, "y must have magnitudes from"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            model().fit(X, values)
+    with pytest.raises(ValueError, match="X must have magnitudes from"):
+        model().fit(X * 1e200, y)
+
+
+def test_numbers_beyond_float32_are_named():
+    X, y = make_friedman1(100, random_state=0)
+    model = ItemsetSparseBayesRegressor(inclusion_prior=0.5).fit(X * 1e60, y)
+    assert all("inf" not in str(term) for term in [*model.itemsets_, *model.linear_terms_])
 
 
 def test_cuts():

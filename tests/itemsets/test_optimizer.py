@@ -296,8 +296,10 @@ def test_a_saved_table_keeps_its_names_and_levels(tmp_path):
     again = ItemsetBayesOptimizer.load(optimizer.save(tmp_path / "run.npz"))
     assert str(again.explain()) == str(optimizer.explain())
     assert "metal = zinc" in str(again.explain())
-    again.tell(pd.DataFrame({"metal": ["zinc", "gold"], "heat": [1.0, 2.0]}), [0.0, 1.0])  # gold: a missing value
-    assert again.history[-2].point == {"metal": "zinc", "heat": 1.0}
+    with pytest.raises(ValueError, match="a level of column 'metal' that the pool does not have"):
+        again.tell(pd.DataFrame({"metal": ["zinc", "gold"], "heat": [1.0, 2.0]}), [0.0, 1.0])
+    again.tell(pd.DataFrame({"metal": ["zinc"], "heat": [1.0]}), [0.0])
+    assert again.history[-1].point == {"metal": "zinc", "heat": 1.0}
 
 
 def test_files_that_are_none_are_refused(tmp_path):
@@ -383,3 +385,25 @@ def test_bad_pools_points_and_values_are_named():
     optimizer.tell(0, 1.0)
     with pytest.raises(ValueError, match="single point"):
         optimizer.explain([0, 1])
+
+
+def test_a_batch_that_fails_leaves_nothing_pending():
+    optimizer = ItemsetBayesOptimizer(pool=np.eye(3), random_state=0)
+    with pytest.raises(ValueError, match="no candidate is left"):
+        optimizer.ask(5)
+    assert optimizer.pending == []
+    assert sorted(optimizer.ask(3)) == [0, 1, 2]
+
+
+def test_extreme_values_and_sizes_are_refused():
+    optimizer = ItemsetBayesOptimizer({"a": Integer(0, 9)}, random_state=0)
+    with pytest.raises(ValueError, match=r"values must have magnitudes up to 1e\+100"):
+        optimizer.tell({"a": 1}, 1e200)
+    with pytest.raises(ValueError, match="at most 100000 values"):
+        Integer(0, 10**9)
+    with pytest.raises(ValueError, match="n must be an int from 2 to 100000"):
+        Real(0.0, 1.0, n=10**7)
+    with pytest.raises(ValueError, match="'cv' needs n_initial of at least 10"):
+        ItemsetBayesOptimizer({"a": [1, 2]}, regressor=ItemsetSparseBayesRegressor(kappa="cv"))
+    with pytest.raises(ValueError, match="kappa"):
+        ItemsetBayesOptimizer({"a": [1, 2]}, regressor=ItemsetSparseBayesRegressor(kappa=-3))

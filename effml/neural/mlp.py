@@ -191,7 +191,7 @@ class QuantizedMLPClassifier(_Dense, LowBitClassifier):
         "auto" is a twentieth of the rows, but 16 at least and 100 at most. A last short batch is left out.
     learning_rate_init : float or "auto", default="auto"
         Of Adam in the first epoch; it falls to a ten-thousandth in the last one, evenly in its logarithm. "auto" is
-        0.03, or 0.003 with float weights.
+        0.03; with float weights and a few hundred noisy rows try 0.003.
     max_iter : int, default=100
         Epochs.
     early_stopping : bool, default=False

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/guide.md", "docs/bayes.md", "docs/itemsets.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/guide.md", "docs/bayes.md", "docs/itemsets.md", "docs/neural.md"])
 def test_python_blocks_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(

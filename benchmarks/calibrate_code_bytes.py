@@ -1,11 +1,12 @@
 """Fit the code bytes of each step (effml.program.code_bytes.CODE_BYTES) to what ``gcc -Os`` makes of random programs.
 
-    python benchmarks/calibrate_code_bytes.py [--programs 400] [--forests | --kernels | --itemsets | --networks]
+    python benchmarks/calibrate_code_bytes.py [--programs 400]
+        [--forests | --kernels | --itemsets | --networks | --tables]
 
 Prints the table to paste, and how far the fitted sizes are from the measured ones. With ``--forests`` it fits the
 forests alone, all other steps at their present sizes: the code of one forest weighs as much as all of theirs together;
 with ``--kernels`` gates and kernels alone, with ``--itemsets`` the steps of itemset models, with ``--networks`` low-bit
-networks.
+networks, with ``--tables`` what quantised networks with states and tables need beside them.
 """
 
 import argparse
@@ -17,8 +18,9 @@ from scipy.optimize import nnls
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # the random programs of the tests
 from common.itemset_states import random_model
+from common.random_elementwise import elementwise_program
 from common.random_kernels import kernel_program
-from common.random_networks import float_images_program, network_program
+from common.random_networks import network_program
 from common.random_programs import (
     classifier,
     forest_program,
@@ -123,25 +125,38 @@ ITEMSET_KINDS = {"clipped_affine", "itemset_match", "square_root", "sum_squares"
 
 
 def random_network_program(rng):
-    dtype, sides = str(rng.choice(["float32", *INPUT_DTYPES])), tuple(rng.integers([4, 4, 1], [12, 12, 4]).tolist())
-    if rng.random() < 0.15:
-        return float_images_program(rng, dtype=dtype, n_out=5, image_shape=sides)
     kinds = rng.choice(["narrow", "shift", "wide", "u8", "u16", "u32", "i8"], int(rng.integers(0, 3)))
     images = bool(rng.random() < 0.4)
     if images:
         kinds = ["i8" if kind[0] == "u" and kind is not kinds[-1] else kind for kind in kinds]
     return network_program(
         rng,
-        dtype=dtype,
+        dtype=str(rng.choice(["float32", *INPUT_DTYPES])),
         n_columns=int(rng.integers(10, 80)),
         n_out=int(rng.choice([1, 5, 10])),
         n_bits=int(rng.integers(1, 9)),
         activations=tuple(str(kind) for kind in kinds),
-        image_shape=sides if images and len(kinds) else None,
+        image_shape=tuple(int(side) for side in rng.integers([4, 4, 1], [12, 12, 4]))
+        if images and len(kinds)
+        else None,
     )
 
 
-NETWORK_KINDS = {"conv", "packed_conv", "packed_dense", "requantise", "threshold"}
+def random_tables_program(rng):
+    return elementwise_program(
+        rng,
+        dtype=str(rng.choice(["float32", *INPUT_DTYPES])),
+        n_columns=int(rng.integers(2, 20)),
+        n_out=int(rng.choice([1, 5, 10])),
+        n_bits=int(rng.integers(2, 9)),
+        n_entries=int(rng.choice([256, 256, 100])),
+        with_numbers=bool(rng.random() < 0.7),
+        with_bias=bool(rng.random() < 0.7),
+    )
+
+
+TABLE_KINDS = {"exp", "lookup_each", "weighted_add"}
+NETWORK_KINDS = {"packed_conv", "packed_dense", "requantise", "threshold"}
 KERNEL_KINDS = {"helper", "kernel_rows", "live_weights", "relu", "sigmoid", "softmax", "squared_distances"}
 
 
@@ -152,6 +167,7 @@ def main():
     parser.add_argument("--kernels", action="store_true", help="fit gates and kernels alone")
     parser.add_argument("--itemsets", action="store_true", help="fit the steps of itemset models alone")
     parser.add_argument("--networks", action="store_true", help="fit low-bit networks alone")
+    parser.add_argument("--tables", action="store_true", help="fit tables of levels and sums of parts alone")
     arguments = parser.parse_args()
     make, chosen, outputs = random_program, None, ["label", "label", "label", "proba"]
     if arguments.kernels:
@@ -162,6 +178,8 @@ def main():
         make, chosen, outputs = random_itemset_program, ITEMSET_KINDS, ["value", "value", "variance", "std"]
     elif arguments.networks:
         make, chosen = random_network_program, NETWORK_KINDS
+    elif arguments.tables:
+        make, chosen = random_tables_program, TABLE_KINDS
     rng = np.random.default_rng(0)
     rows, measured, keys = [], [], {("frame", ""): 0}
     for _ in range(arguments.programs):

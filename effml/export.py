@@ -9,13 +9,13 @@ from importlib import import_module
 from inspect import getattr_static
 from pathlib import Path
 
-import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from effml._compiled import Agreement, CompiledModel
+from effml.adapters.layers import LAYERED, is_layered
 from effml.program import (
     Builder,
     Column,
-    CompiledProgram,
     Footprint,
     Frame,
     InputSpec,
@@ -71,16 +71,18 @@ _PREDICTORS = {
     f"{_HIST}.HistGradientBoostingRegressor": f"{_FORESTS}:hist_gradient_boosting_regressor",
     "sklearn.tree._classes.DecisionTreeClassifier": "effml.adapters.trees:decision_tree",
     "sklearn.tree._classes.DecisionTreeRegressor": "effml.adapters.trees:decision_tree_regressor",
-    "sklearn.linear_model._logistic.LogisticRegression": "effml.adapters.linear:logistic_regression",
+    **LAYERED,
     "sklearn.pipeline.Pipeline": "effml.export:_pipeline_predictor",
     "effml.adapters.quantized.QuantizedLinearClassifier": "effml.adapters.quantized:lower_quantized",
+    "effml.adapters.quantized.QuantizedNetworkRegressor": "effml.adapters.quantized:lower_quantized",
+    "effml.adapters.quantized.QuantizedNetworkClassifier": "effml.adapters.quantized:lower_quantized",
+    "effml.adapters.quantized.QuantizedLinearRegressor": "effml.adapters.quantized:lower_quantized",
     "effml.bayes.classifiers.NaiveBayesClassifier": "effml.bayes.lowering:lower_classifier",
     "effml.bayes.classifiers.TANClassifier": "effml.bayes.lowering:lower_classifier",
     "effml.forests.classifiers.DecisionSnippetClassifier": "effml.forests.lowering:lower_classifier",
     "effml.forests.classifiers.SplittingStumpClassifier": "effml.forests.lowering:lower_classifier",
     "effml.forests.regressor.DecisionSnippetRegressor": "effml.forests.lowering:lower_regressor",
     "effml.itemsets.itemset_regressor.ItemsetSparseBayesRegressor": "effml.itemsets.lowering:itemset_regressor",
-    "effml.itemsets.sparse_bayes.SparseBayesRegressor": "effml.adapters.linear:linear_regressor",
     "effml.kernels.estimators.LocalizedMKLClassifier": "effml.kernels.lowering:lower_classifier",
     "effml.kernels.estimators.LocalizedMKLRegressor": "effml.kernels.lowering:lower_regressor",
     "effml.neural.conv.QuantizedConvClassifier": "effml.neural.lowering:lower_classifier",
@@ -139,6 +141,7 @@ def _raw_frame(est) -> Frame:
 
 def frame_of(est) -> tuple[Builder, Frame, object]:
     """Return builder, frame and final estimator of a fitted estimator: its preprocessing lowered, its predictor not."""
+    est = _final(est)
     frame = _raw_frame(est)
     while hasattr(est, "steps"):
         frame = _pipeline_transformer(est[:-1], frame)
@@ -149,6 +152,13 @@ def frame_of(est) -> tuple[Builder, Frame, object]:
 def _final(est):
     while hasattr(est, "best_estimator_"):
         est = est.best_estimator_
+    return est
+
+
+def final_of(est):
+    """Return the last step of a Pipeline, the best estimator of a search, and so on inwards."""
+    while hasattr(est, "best_estimator_") or hasattr(est, "steps"):
+        est = est.best_estimator_ if hasattr(est, "best_estimator_") else est.steps[-1][1]
     return est
 
 
@@ -283,7 +293,7 @@ def _check_input_dtype(input_dtype):
         raise ValueError(f"input_dtype={input_dtype!r} must be one of {list(INPUT_DTYPES)}")
 
 
-def compile_c(est, *, input_dtype: str = "float32", **options) -> "CompiledModel":
+def compile_c(est, *, input_dtype: str = "float32", **options) -> CompiledModel:
     """Compile the exported C with the host's compiler and return it as an object with `predict`.
 
     Parameters
@@ -302,99 +312,6 @@ def compile_c(est, *, input_dtype: str = "float32", **options) -> "CompiledModel
     """
     _check_input_dtype(input_dtype)
     return CompiledModel(_final(est), input_dtype=input_dtype, **options)
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How the C, the Program and the estimator agree on some rows.
-
-    Attributes
-    ----------
-    n_rows : int
-    n_equal : int
-        Rows whose C label is the estimator's label for the row as the device sees it (float32, or the integers). For a
-        regressor: rows whose values lie within the proven bound of each other, `Output.tolerance`.
-    n_cast_changes : int
-        Rows whose Python label (or value) itself changes when X is cast to the device's input type.
-    different : int array
-        The rows that make up the difference, for a look.
-    """
-
-    n_rows: int
-    n_equal: int
-    n_cast_changes: int
-    different: np.ndarray
-
-
-class CompiledModel:
-    """The exported C of one estimator, compiled and loaded.
-
-    Parameters
-    ----------
-    est : estimator
-    input_dtype : str
-    """
-
-    def __init__(self, est, *, input_dtype: str = "float32", **options):
-        self.estimator = est
-        self.program = lower(est, **options)
-        self.compiled = CompiledProgram(self.program, input_dtype=input_dtype)
-
-    @property
-    def input_dtype(self) -> str:
-        return self.compiled.program.input_dtype
-
-    def _rows(self, X):
-        return self.compiled.program.encode(X)
-
-    def predict(self, X, return_std=False) -> np.ndarray:
-        """Return class labels, or float32 values of a regressor, shape (n_rows,), of the X that the estimator takes.
-
-        With `return_std` the values and their standard deviations, where the model was compiled with ``std=True``.
-        """
-        result = self.compiled.run(self._rows(X), self.program.main_output)[:, 0]
-        if return_std:
-            if "std" not in self.program.outputs:
-                raise ValueError("return_std=True needs a model with standard deviations, compiled with std=True")
-            return result, self.compiled.run(self._rows(X), "std")[:, 0]
-        return result if self.program.classes is None else np.asarray(self.program.classes)[result]
-
-    def predict_proba(self, X) -> np.ndarray:
-        """Return the class probabilities, float32, shape (n_rows, n_classes)."""
-        if "proba" not in self.program.outputs:
-            raise AttributeError(f"{type(self.estimator).__name__} gives no probabilities")
-        return self.compiled.run(self._rows(X), "proba")
-
-    @property
-    def flash_bytes(self) -> int:
-        """Measured bytes of code, tables and initialised data of the predict function, compiled with -Os."""
-        sizes = self.compiled.section_sizes()
-        return sizes["text"] + sizes["data"]
-
-    def agreement(self, X) -> Agreement:
-        """Compare the labels (or values) of C and estimator on every row of X."""
-        python = np.asarray(self.estimator.predict(_as_seen(X, self.input_dtype)))
-        found = self.predict(X)
-        if self.program.classes is not None:
-            different = np.flatnonzero(found != python)
-        else:
-            tolerance = self.program.outputs["value"].tolerance or 0.0
-            different = np.flatnonzero(~(np.abs(found.astype(np.float64) - python) <= tolerance))
-        changed = np.asarray(self.estimator.predict(X)) != python
-        return Agreement(len(found), len(found) - len(different), int(changed.sum()), different)
-
-    def n_cast_changes(self, X) -> int:
-        """Return on how many rows the cast to the device's input type alone changes the Python label."""
-        return self.agreement(X).n_cast_changes
-
-
-def _as_seen(X, input_dtype):
-    """Return X with its numbers rounded as the device's input rounds them; categorical columns stay as they are."""
-    if hasattr(X, "dtypes") and hasattr(X, "columns"):
-        numeric = [name for name, dtype in X.dtypes.items() if getattr(dtype, "kind", "O") in "iuf"]
-        return X.astype(dict.fromkeys(numeric, np.float32))
-    X = np.asarray(X)
-    return X.astype(np.float32) if X.dtype.kind in "iufb" else X
 
 
 # -- what can be exported ---------------------------------------------------------------------------------------------
@@ -425,10 +342,9 @@ class ExportReport:
         return "\n".join(f"{row.step:<{width}}  {row.status:<11}  {row.note}".rstrip() for row in self.rows)
 
 
+_LAYERED_NOTE = "float32 sums; effml.quantize(est, X_calib) gives exact integers"
 _FLOAT_NOTES = {
-    "LogisticRegression": "float32 sums; effml.quantize(est, X_calib) gives exact integers",
     "ItemsetSparseBayesRegressor": "which itemsets match is exact; float32 sums",
-    "SparseBayesRegressor": "float32 sums",
     "LocalizedMKLClassifier": "float32 in Python and C, the same numbers; behind a scaler near ties may differ",
     "LocalizedMKLRegressor": "float32 in Python and C, the same numbers; behind a scaler the last digits may differ",
 }
@@ -479,26 +395,49 @@ def _check(est, path, rows, *, final):
         known = ", ".join(sorted(entry.rsplit(".", 1)[1] for entry in table))
         rows.append(ExportRow(name, "unsupported", f"no lowering; use one of {known}"))
         return
-    note = _FLOAT_NOTES.get(type(est).__name__, "")
+    note = _LAYERED_NOTE if final and is_layered(est) else _FLOAT_NOTES.get(type(est).__name__, "")
     rows.append(ExportRow(name, "float" if note else "exact", note))
 
 
 def quantize(est, X_calib, *, weight_bits: int = 8, activation_bits: int = 8):
-    """Return an estimator whose `predict` is an integer path, from a fitted linear classifier or a Pipeline of one.
+    """Return an estimator whose `predict` is an integer path, from a fitted linear model or network, or a Pipeline.
+
+    Ranges of inputs and activations, and how weights are rounded, are chosen by squared errors on `X_calib`; a few
+    hundred rows that look like those to come are enough.
 
     Parameters
     ----------
-    est : fitted LogisticRegression, or a Pipeline of foldable transformers and one
+    est : fitted linear model or MLPClassifier / MLPRegressor of scikit-learn, or a Pipeline or search that ends in one
+        Before it: foldable transformers, see :func:`check_export`.
     X_calib : array or DataFrame (n_rows, n_features)
-        Rows that show the range of each input; no labels are needed.
+        Rows that show the ranges of inputs and activations; no labels are needed. Of more than 5,000 rows, evenly
+        spaced ones are taken.
     weight_bits, activation_bits : int
-        2 to 8.
+        2 to 8. Inputs have `activation_bits`, too.
 
     Returns
     -------
-    QuantizedLinearClassifier
-        Fitted; it lowers to integer steps alone where the calibration data are small non-negative integers.
-    """
-    from effml.adapters.quantized import quantize_linear
+    QuantizedLinearClassifier, QuantizedLinearRegressor, QuantizedNetworkClassifier or QuantizedNetworkRegressor
+        Fitted. A classifier's label takes integer steps alone where the calibration data are small non-negative
+        integers; else the one float operation is the scaling of the raw inputs.
 
-    return quantize_linear(_final(est), X_calib, weight_bits=weight_bits, activation_bits=activation_bits)
+    Raises
+    ------
+    LoweringError
+        For models and transformers that have no integer form.
+    ValueError
+        For bits outside 2 to 8, and missing or infinite values in `X_calib`.
+
+    Examples
+    --------
+    >>> import effml
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.svm import LinearSVC
+    >>> X, y = load_digits(return_X_y=True)
+    >>> small = effml.quantize(LinearSVC(C=0.01).fit(X, y), X, weight_bits=4)
+    >>> bool(small.score(X, y) > 0.95)
+    True
+    """
+    from effml.adapters.quantized import quantize_layers
+
+    return quantize_layers(_final(est), X_calib, weight_bits=weight_bits, activation_bits=activation_bits)

@@ -26,6 +26,10 @@ _STEPS += ("kernels.KernelRows", "kernels.SquaredDistances", "linear.Affine", "l
 _STEPS += ("lookup.LookupSum", "outputs.ArgBest", "outputs.Gather", "outputs.Positive", "outputs.Select")
 _STEPS += ("outputs.Softmax", "trees.TreeWalk", "neural.PackedDense", "neural.Requantise", "neural.Threshold")
 _STEPS += ("images.Conv", "images.PackedConv")
+_STEPS += ("elementwise.Exp", "elementwise.LogisticShares", "elementwise.LookupEach", "elementwise.MultiplyInput")
+_STEPS += ("elementwise.WeightedAdd",)
+
+_QUANTIZED = ("LinearClassifier", "LinearRegressor", "NetworkClassifier", "NetworkRegressor")
 
 _KERNELS = ("bank.Group", "bank.KernelBank", "base_kernels.Polynomial", "base_kernels.RBF", "network.Network")
 _KERNELS += ("estimators.LocalizedMKLClassifier", "estimators.LocalizedMKLRegressor")
@@ -36,7 +40,7 @@ _NEURAL += ("conv.QuantizedConvClassifier", "network.ConvArchitecture", "optimiz
 
 TRUSTED_TYPES = frozenset(
     {
-        "effml.adapters.quantized.QuantizedLinearClassifier",
+        *(f"effml.adapters.quantized.Quantized{name}" for name in _QUANTIZED),
         "effml.bayes.classifiers.NaiveBayesClassifier",
         "effml.bayes.classifiers.TANClassifier",
         "effml.discretization.bottleneck.BottleneckDiscretizer",
@@ -57,6 +61,7 @@ TRUSTED_TYPES = frozenset(
         "effml.program.buffers.Output",
         "effml.program.program.Program",
         *(f"effml.program.steps.{step}" for step in _STEPS),
+        *(f"sklearn.neural_network._stochastic_optimizers.{name}Optimizer" for name in ("Adam", "SGD")),
         "sklearn.tree._tree.Tree",  # skops leaves it out as its node links are not checked on reading; here they are
     }
 )

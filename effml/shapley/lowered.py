@@ -6,10 +6,25 @@ import numpy as np
 
 from effml._trees import Trees
 from effml.program.buffers import RAW, Output
-from effml.program.steps import Affine, Bin, Dense, ForestWalk, Gather, LookupSum, QuantizeInput, Select, TreeWalk
+from effml.program.steps import (
+    Affine,
+    Bin,
+    Dense,
+    ForestWalk,
+    Gather,
+    LookupSum,
+    MultiplyInput,
+    PackedDense,
+    QuantizeInput,
+    Select,
+    TreeWalk,
+    WeightedAdd,
+)
 from effml.shapley.terms import Additive, NoClosedForm, Piece, Tables, TreeSum
 
 __all__ = ["program_pieces"]
+
+_ONE_COLUMN_EACH = (Affine, Bin, MultiplyInput, QuantizeInput, Select)  # steps whose elements read one column each
 
 
 def program_pieces(program, output):
@@ -26,7 +41,7 @@ def program_pieces(program, output):
         if name == RAW:
             return np.arange(len(program.inputs))
         step = steps[name]
-        below = source_of(step.inputs[0]) if isinstance(step, Bin | QuantizeInput | Select | Affine) else None
+        below = source_of(step.inputs[0]) if isinstance(step, _ONE_COLUMN_EACH) else None
         if below is None:
             return None
         if isinstance(step, Affine):
@@ -41,11 +56,17 @@ def program_pieces(program, output):
 
     def pieces_of(name):
         step = steps.get(name)
+        if isinstance(step, WeightedAdd):
+            shifts = dict(zip(step.inputs, step.shifts, strict=True))
+            return [_scaled(p, slice(None), 2.0**shift) for part, shift in shifts.items() for p in pieces_of(part)]
         before = pieces_of(step.inputs[1]) if step is not None and len(step.inputs) > 1 else []
         if isinstance(step, LookupSum):
             return [piece(step, _tables(step))]
         if isinstance(step, Dense):
-            return [*before, piece(step, _dense(step))]
+            return [*before, piece(step, _dense(step.weight, step.columns))]
+        if isinstance(step, PackedDense) and not step.packed:
+            weight = (2.0 * step.codes - step.top) * 2.0**step.shift
+            return [piece(step, _dense(weight, np.arange(step.n_in)))]
         if isinstance(step, ForestWalk):
             return [*before, piece(step, TreeSum(_trees_of_walk(step)))]
         if isinstance(step, Gather) and isinstance(steps.get(step.inputs[0]), TreeWalk):
@@ -87,8 +108,8 @@ def _tables(step):
     return Tables(step.columns, step.parents, tables)
 
 
-def _dense(step):
-    weight, columns = step.weight.astype(np.float64), np.asarray(step.columns)
+def _dense(weight, columns):
+    weight, columns = weight.astype(np.float64), np.asarray(columns)
 
     def parts(X):
         out = np.zeros((len(X), X.shape[1], weight.shape[1]))

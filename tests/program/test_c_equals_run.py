@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from common.c_proof import assert_c_equals_run, compiles_everywhere, hostile_rows, sanitized_outputs
+from common.random_elementwise import elementwise_program
 from common.random_itemsets import itemset_program
 from common.random_kernels import kernel_program
 from common.random_networks import float_images_program, network_program
@@ -11,7 +12,7 @@ from common.random_programs import classifier, forest_program, linear_program, t
 from effml.program import with_input_dtype
 from effml.program.buffers import INPUT_DTYPES
 from effml.program.passes import deployable
-from effml.program.steps import STEP_TYPES, LookupSum
+from effml.program.steps import STEP_TYPES, Exp, LogisticShares, LookupSum
 
 LAYOUT_BITS = [("float", 32)] + [("byte", b) for b in range(1, 9)] + [("dense", b) for b in range(1, 9)]
 LAYOUT_BITS += [("swar", b) for b in range(1, 5)]
@@ -128,6 +129,24 @@ def test_float_images(image_shape, dtype):
     assert_c_equals_run(program, hostile_rows(program, 200, rng))
 
 
+@pytest.mark.parametrize("dtype", INPUT_DTYPES)
+@pytest.mark.parametrize("n_bits", [2, 5, 8])
+@pytest.mark.parametrize(
+    "n_entries, with_numbers, with_bias", [(256, True, True), (7, False, True), (255, True, False)]
+)
+def test_states_tables_and_links(dtype, n_bits, n_entries, with_numbers, with_bias):
+    rng = np.random.default_rng([n_bits, n_entries])
+    given = {
+        "link": Exp if rng.random() < 0.5 else LogisticShares,
+        "n_entries": n_entries,
+        "with_numbers": with_numbers,
+        "with_bias": with_bias,
+    }
+    n_out = int(rng.choice([1, 4]))
+    program = elementwise_program(rng, dtype=dtype, n_columns=5, n_out=n_out, n_bits=n_bits, **given)
+    assert_c_equals_run(program, hostile_rows(program, 300, rng))
+
+
 def test_long_columns_are_searched_by_bisection():
     rng = np.random.default_rng(5)
     program = classifier(
@@ -183,6 +202,8 @@ def _all_kinds(rng):
             yield network_program(rng, activations=("u16", "wide", "u8"), **given)
             yield network_program(rng, activations=("i8", "shift"), image_shape=(5, 4, 2), **given)
         yield float_images_program(rng, dtype=dtype, n_out=3, image_shape=(5, 4, 2))
+        yield elementwise_program(rng, dtype=dtype, n_columns=6, n_out=3, n_bits=4)
+        yield elementwise_program(rng, dtype=dtype, n_columns=6, n_out=4, n_bits=8, n_entries=20, link=LogisticShares)
 
 
 def test_every_step_is_covered_here():

@@ -36,7 +36,7 @@ from sklearn.linear_model import (
 from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import BernoulliNB, CategoricalNB, ComplementNB, GaussianNB, MultinomialNB
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import KBinsDiscretizer, PowerTransformer, StandardScaler
+from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, PowerTransformer, StandardScaler
 from sklearn.svm import LinearSVC, LinearSVR
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
@@ -377,6 +377,15 @@ def test_regressor_and_quantised_programs(numbers, classes):
     X, y = as_float32(classes[0][::-1]), classes[1][::-1]
     quantised = effml.quantize(LogisticRegression(max_iter=500).fit(X, y), X, weight_bits=6)
     assert_exact(effml.lower(quantised), X, output="decision_function", rows=slice(50, 54))
+    table = np.column_stack([X[:, :2], np.arange(len(X)) % 3]).astype(np.float32)
+    encoder = make_column_transformer((OneHotEncoder(), [2]), remainder="passthrough")
+    quantised = effml.quantize(make_pipeline(encoder, LogisticRegression()).fit(table, y + table[:, 2] > 1), table)
+    assert "WeightedAdd" in [type(step).__name__ for step in effml.lower(quantised).steps]
+    assert_exact(effml.lower(quantised), table, output="decision_function", rows=slice(50, 54))
+    whole = np.stack([X[:, 0] > 5.5, np.rint(10 * X[:, 1]), np.rint(X[:, 2])], axis=1).astype(np.float32)
+    quantised = effml.quantize(LogisticRegression(max_iter=500).fit(whole, y), whole)
+    assert type(effml.lower(quantised).steps[0]).__name__ == "MultiplyInput"
+    assert_exact(effml.lower(quantised), whole, output="decision_function", rows=slice(50, 54))
 
 
 # -- choice and refusal -----------------------------------------------------------------------------------------------

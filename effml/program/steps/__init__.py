@@ -3,6 +3,7 @@
 from effml.program.steps.activations import LiveWeights, Relu, Sigmoid
 from effml.program.steps.base import STEP_TYPES, Cost, Step
 from effml.program.steps.binning import Bin
+from effml.program.steps.elementwise import Exp, LogisticShares, LookupEach, MultiplyInput, WeightedAdd
 from effml.program.steps.forests import FOREST_LAYOUTS, ForestWalk
 from effml.program.steps.images import Conv, PackedConv
 from effml.program.steps.itemsets import ClippedAffine, ItemsetMatch, SquareRoot, SumSquares
@@ -23,12 +24,16 @@ __all__ = [
     "Conv",
     "Cost",
     "Dense",
+    "Exp",
     "ForestWalk",
     "Gather",
     "ItemsetMatch",
     "KernelRows",
     "LiveWeights",
+    "LogisticShares",
+    "LookupEach",
     "LookupSum",
+    "MultiplyInput",
     "PackedConv",
     "PackedDense",
     "Positive",
@@ -44,5 +49,6 @@ __all__ = [
     "SumSquares",
     "Threshold",
     "TreeWalk",
+    "WeightedAdd",
     "choose_layout",
 ]

@@ -36,6 +36,10 @@ __all__ = [
 NO_DATA = 1e-10  # a column whose data tell less than this share of its posterior precision is taken for unused
 EXACT_EVERY = 10  # actions between two exact recomputations of Sigma
 NEARLY_DEPENDENT = 0.03  # share of a column's length that the others leave, below which Sigma is always recomputed
+FEWEST_ROWS = 5  # with fewer there is nothing to tell weights from noise
+LEAST_NOISE = 1e-6  # least noise variance that is learned, as a share of the variance of y
+MOST_WEIGHTS = 1 / 3  # weights that the data may determine, as a share of the rows
+REDUNDANT = 1e-8  # share of beta phi'phi: a column with less of S is a combination of active ones
 NOISE_TOL = 1e-3  # relative change of the noise variance that counts as none
 
 

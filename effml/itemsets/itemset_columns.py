@@ -2,13 +2,12 @@
 
 import numpy as np
 
-from effml.itemsets.evidence import Action, add_gain, best_alpha
+from effml.itemsets.evidence import REDUNDANT, Action, add_gain, best_alpha
 from effml.itemsets.problem import Items, Problem
 from effml.itemsets.search import find_top
 
 __all__ = ["ItemsetColumns"]
 
-REDUNDANT = 1e-8  # share of beta phi'phi: a column with less of S is a combination of active ones
 FLAT = 1e-12  # precision of the intercept, as the bounds of the search want one; its covariance is that of a flat prior
 KEPT = 16  # itemsets of a search that are weighed exactly, and with which the next one starts
 EQUAL = 1e-9  # gains closer than this are equal: x <= c and x > c differ by rounding

@@ -8,12 +8,11 @@ from sklearn.utils import check_random_state
 from threadpoolctl import threadpool_limits
 
 from effml.itemsets.conditions import ItemTable, joined_conditions, learn_items
-from effml.itemsets.evidence import ActiveSet, Trace, ascend, inclusion_price
+from effml.itemsets.evidence import FEWEST_ROWS, LEAST_NOISE, MOST_WEIGHTS, ActiveSet, Trace, ascend, inclusion_price
 from effml.itemsets.itemset_columns import ItemsetColumns
 from effml.itemsets.problem import multiplicity_penalty
 
 __all__ = [
-    "FEWEST_ROWS",
     "Candidates",
     "ItemsetModel",
     "LinearColumns",
@@ -27,10 +26,6 @@ __all__ = [
     "mixture",
     "model_of",
 ]
-
-FEWEST_ROWS = 5  # with fewer there is nothing to tell weights from noise
-LEAST_NOISE = 1e-6  # least noise variance, as a share of the variance of y
-MOST_WEIGHTS = 1 / 3  # weights that the data may determine, as a share of the rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +103,7 @@ class ItemsetModel:
         None if nothing was fitted: too few rows, or a constant y.
     target_scale : float
     n_items : int
+        Candidate items and linear columns.
     n_nodes : int
     """
 
@@ -300,7 +296,7 @@ def model_of(candidates, posterior):
         n_rows=len(phi),
         trace=posterior.trace,
         target_scale=posterior.target_scale,
-        n_items=len(candidates.table.holds),
+        n_items=len(candidates.table.holds) + len(candidates.linear.features),
         n_nodes=posterior.n_nodes,
     )
 

@@ -28,8 +28,8 @@ from sklearn.utils.validation import _check_feature_names_in, check_consistent_l
 from effml._columns import as_table, encode_table, learn_categories, resolve_categorical
 from effml._text import number_text, unique_names
 from effml.itemsets.conditions import ItemTable, condition_text
+from effml.itemsets.evidence import FEWEST_ROWS
 from effml.itemsets.itemset_fit import (
-    FEWEST_ROWS,
     LinearColumns,
     Settings,
     columns_of,
@@ -406,10 +406,12 @@ class ItemsetSparseBayesRegressor(TransformerMixin, RegressorMixin, BaseEstimato
             Of a new observation: noise, weights and intercept. Only if `return_std`.
         """
         phi = self._columns(self._matrix(X))
+        if not return_std:
+            return self.intercept_ + phi @ self.coef_
         mean, variance = mean_and_variance(
             phi, self.coef_, self.term_means_, self.sigma_, self.intercept_, self.noise_variance_, self.n_observations_
         )
-        return (mean, np.sqrt(variance)) if return_std else mean
+        return mean, np.sqrt(variance)
 
     def transform(self, X):
         """Return the columns of the model: 1 where an itemset holds, and the linear columns from 0 to 1.

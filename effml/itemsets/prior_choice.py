@@ -97,7 +97,7 @@ def choose_by_evidence(matrix, y, categories, settings):
 
 def log_prior(model, kappa, max_order):
     """Return the log prior of the terms of a model; linear terms count as single items."""
-    d = model.n_items + len(model.linear.features)
+    d = model.n_items
     k = np.arange(1, min(max_order, max(d, 1)) + 1)
     log_binomial = gammaln(d + 1) - gammaln(k + 1) - gammaln(d - k + 1)
     log_normaliser = np.logaddexp.reduce((1 - kappa) * log_binomial)

@@ -22,18 +22,25 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
 from effml._validation import check_weights, drop_weightless
-from effml.itemsets.evidence import Action, ActiveSet, add_gain, ascend, best_alpha, inclusion_price
+from effml.itemsets.evidence import (
+    FEWEST_ROWS,
+    LEAST_NOISE,
+    MOST_WEIGHTS,
+    REDUNDANT,
+    Action,
+    ActiveSet,
+    add_gain,
+    ascend,
+    best_alpha,
+    inclusion_price,
+)
 from effml.itemsets.problem import check_range, checked_target
 
 __all__ = ["MatrixColumns", "SparseBayesRegressor"]
 
-REDUNDANT = 1e-8  # share of beta phi'phi: a column with less of S is a combination of active ones
 AGREES = 1.01  # ratio of Q^2/S, kept and exact, up to which a column is taken for the best
 COPY = 1 - 1e-10  # squared cosine from which two columns are the same
-FEWEST_ROWS = 5  # with fewer there is nothing to tell weights from noise
 LOW_NOISE = 0.1  # noise variance at the start of the second ascent, as a share of the variance of y
-LEAST_NOISE = 1e-6  # the same, of a learned noise variance at any time
-MOST_WEIGHTS = 1 / 3  # weights that the data may determine, as a share of the rows
 
 
 class MatrixColumns:

@@ -20,7 +20,7 @@ import numpy as np
 from scipy.linalg import cholesky, eigh, solve_triangular
 from sklearn.base import clone
 
-from effml.itemsets.evidence import add_gain, best_alpha
+from effml.itemsets.evidence import FEWEST_ROWS, add_gain, best_alpha
 
 __all__ = ["Surrogate"]
 
@@ -33,7 +33,6 @@ GAMMA_PRIOR = np.log(2.0), 1.8
 LAMBDA_PRIOR = np.log(0.05), 5.8
 TAU_SQUARE_PRIOR = np.log(2.0), 1.0
 INTERCEPT_VARIANCE = 1.0  # of scaled values
-FEWEST_ROWS = 5  # the sparse model has no terms below
 N_ROUNDS = 4  # hyperparameters and accepted terms, in turn, at most
 LEAST_VARIANCE = 1e-10  # of a new measurement, given the others
 REDUNDANT = 1e-10

@@ -1,8 +1,9 @@
-"""Speed of low-bit networks: binary products against numpy's float32, a training epoch against torch.
+"""Speed of low-bit networks: binary products against numpy's float32 and onnxruntime's int8, an epoch against torch.
 
     python benchmarks/neural_speed.py [--torch /path/to/python/with/torch]
 
-Products are timed in this process with one thread each, alternating, best of many. Epochs of the same network
+Products are timed in this process with one thread each, alternating, best of many; onnxruntime's where it and `onnx`
+are installed. Epochs of the same network
 (quantised weights, straight-through gradients, Adam, clip) are timed in this process, with one thread, and in a process
 of the Python that has torch, with two threads. Best of several, as the machine may be busy.
 """
@@ -120,22 +121,53 @@ def best_of(functions, repeats):
     return least
 
 
+def onnx_int8_product(weights):
+    """Return a function of uint8 rows (m, n) -> int32 products with int8 weights (n, k) by onnxruntime, or None."""
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError:
+        return None
+    helper, types = onnx.helper, onnx.TensorProto
+    node = helper.make_node("MatMulInteger", ["x", "weights"], ["sum"])
+    graph = helper.make_graph(
+        [node],
+        "product",
+        [helper.make_tensor_value_info("x", types.UINT8, [None, weights.shape[0]])],
+        [helper.make_tensor_value_info("sum", types.INT32, [None, weights.shape[1]])],
+        [onnx.numpy_helper.from_array(weights, "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return lambda x: session.run(None, {"x": x})[0]
+
+
 def products(console, n=1024):
-    """Print the time of a binary product with n x n weights by instruction level."""
+    """Print the time of a product with n x n weights of one bit by instruction level, and of its peers."""
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 2, (n, n)).astype(np.uint8)
     fields = {"codes": codes, "n_bits": 1, "bias": np.empty(0, np.int32), "packed": "u32"}
     step = PackedDense(inputs=("x",), output=Buffer("sum", "i32", n), **fields)
     weights = (2 * codes.astype(np.float32) - 1).astype(np.float32)
     levels = range(best_level() + 1)
-    table = Table("rows", "float32, us", *(f"{LEVELS[level]}, us (ratio)" for level in levels), title=f"{n} x {n} bits")
+    int8 = onnx_int8_product(weights.astype(np.int8))
+    columns = [f"{LEVELS[level]}, us (ratio)" for level in levels] + ["onnxruntime int8, us (ratio)"] * (
+        int8 is not None
+    )
+    table = Table("rows", "float32, us", *columns, title=f"{n} x {n} bits; ratio to float32")
     for rows in (1, 64, 256):
         x = rng.choice([-1.0, 1.0], (rows, n)).astype(np.float32)
         packed, out = pack_signs(x > 0, "u32"), np.empty((rows, n), np.float32)
         calls = [lambda: np.matmul(x, weights, out=out)]  # noqa: B023
         calls += [lambda level=level: step.run(packed, n_threads=1, level=level) for level in levels]  # noqa: B023
-        times = best_of(calls, 300 if rows == 1 else 30)
         assert (step.run(packed) == x @ weights).all()
+        if int8 is not None:
+            bits = (x > 0).astype(np.uint8)  # as 0 and 1: onnxruntime has no kernel for signed rows
+            calls.append(lambda: int8(bits))  # noqa: B023
+            assert (2 * int8(bits) - weights.sum(axis=0) == x @ weights).all()
+        times = best_of(calls, 300 if rows == 1 else 30)
         cells = [f"{1e6 * t:.1f} ({times[0] / t:.1f}x)" for t in times[1:]]
         table.add_row(str(rows), f"{1e6 * times[0]:.1f}", *cells)
     console.print(table)

@@ -6,7 +6,7 @@ use. A subclass is accepted only while its `predict` / `transform` are those of 
 
 from dataclasses import dataclass
 from importlib import import_module
-from inspect import getattr_static
+from inspect import Parameter, getattr_static, signature
 from pathlib import Path
 
 from sklearn.utils.validation import check_is_fitted
@@ -212,7 +212,18 @@ def _lower_predictor(est, frame, **options) -> None:
             f"{type(est).__name__} cannot be lowered; supported are "
             f"{', '.join(sorted(name.rsplit('.', 1)[1] for name in _PREDICTORS))}"
         )
+    _check_options(function, est, options)
     function(est, frame, **options)
+
+
+def _check_options(function, est, options):
+    """Raise for options that a lowering does not name; one that takes any hands them on, or checks them itself."""
+    accepted = [*signature(function).parameters.values()][2:]
+    names = [parameter.name for parameter in accepted]
+    unknown = sorted(set(options) - set(names))
+    if unknown and all(parameter.kind is not Parameter.VAR_KEYWORD for parameter in accepted):
+        takes = f"accepted are {names}" if names else "it takes none"
+        raise TypeError(f"option {unknown[0]!r} is unknown to the lowering of {type(est).__name__}; {takes}")
 
 
 def _pipeline_transformer(pipeline, frame) -> Frame:

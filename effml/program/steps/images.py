@@ -82,8 +82,8 @@ class _Convolution(Step):
         rows, columns, n_out = self.out_shape
         steps = [2 if side > 1 else 1 for side in (height, width)]
         taps = [
-            f"const unsigned row = {steps[0]}u * i + window / {steps[1]}u + tap / 3u;",
-            f"const unsigned column = {steps[1]}u * j + window % {steps[1]}u + tap % 3u;",
+            f"const unsigned row = {steps[0]}u * i + window / {steps[1]}u + down;",
+            f"const unsigned column = {steps[1]}u * j + window % {steps[1]}u + right;",
             f"if (row > 0u && row <= {height}u && column > 0u && column <= {width}u) {{",
             f"    const uint32_t pixel = (uint32_t)(row - 1u) * {width}u + (column - 1u);",
             f"    for (c = 0; c < {channels}u; c++) {{",
@@ -92,11 +92,12 @@ class _Convolution(Step):
             *(["} else {", *indent(outside)] if outside else []),
             "}",
         ]
-        window = [*head, "for (tap = 0; tap < 9u; tap++) {", *indent(taps), "}", *total]
+        taps = ["for (right = 0; right < 3u; right++) {", *indent(taps), "}"]
+        window = [*head, "for (down = 0; down < 3u; down++) {", *indent(taps), "}", *total]
         window += ["if (window == 0u || total > best) {", "    best = total;", "}"]
         return block(
             [
-                "unsigned i, j, k, window, tap, c;",
+                "unsigned i, j, k, window, down, right, c;",
                 f"for (i = 0; i < {rows}u; i++) {{",
                 f"    for (j = 0; j < {columns}u; j++) {{",
                 f"        for (k = 0; k < {n_out}u; k++) {{",
@@ -234,7 +235,7 @@ class Conv(_Convolution):
             ref,
             "float",
             [f"float total = {bias}[k];"],
-            [f"total += {value} * {weight}[((uint32_t)tap * {channels}u + c) * {n_out}u + k];"],
+            [f"total += {value} * {weight}[((3u * (uint32_t)down + right) * {channels}u + c) * {n_out}u + k];"],
             [],
             [],
         )

@@ -15,7 +15,7 @@ import numpy as np
 
 from effml._cext.packed import BitsProduct, best_level, bytes_product, max_threads, shorts_product
 from effml.program.buffers import DTYPES
-from effml.program.cwriter import C_TYPES, block
+from effml.program.cwriter import C_TYPES, block, indent
 from effml.program.steps.base import Cost, Step
 
 __all__ = ["PackedDense", "Requantise", "Threshold", "n_words", "pack_codes", "pack_signs"]
@@ -226,7 +226,7 @@ class PackedDense(_WithCache):
             inner = [planes, *("    " + line for line in inner), "    }"]
         return block(
             [
-                f"const {c.type_of(weights)} *w = {weights};",
+                f"const {c.space} {c.type_of(weights)} *w = {weights};",
                 f"unsigned j, k{'' if self.n_bits == 1 else ', plane'};",
                 f"for (k = 0; k < {self.output.size}u; k++) {{",
                 "    uint32_t apart = 0u;",
@@ -299,14 +299,22 @@ def _wrapped(values):
     return ((values + 2**31) % 2**32 - 2**31).astype(np.int32)
 
 
-def _one_or_each(c, hint, values, n, dtype=None):
-    """Return C for ``values[k % len(values)]``, k < n: a literal where all are equal, else an element of a constant."""
+def _one_or_each(c, hint, values, index, dtype=None):
+    """Return C for one of some values: a literal where all are equal, else an element of a constant."""
     if (values == values[0]).all() and dtype is None:
         value = int(values[0])
         return "(-2147483647 - 1)" if value == -(2**31) else str(value)
     if (values == values[0]).all():
         return f"{c.constant(hint, values[:1], dtype)}[0]"
-    return f"{c.constant(hint, values, dtype)}[k{f' % {len(values)}u' if len(values) < n else ''}]"
+    return f"{c.constant(hint, values, dtype)}[{index}]"
+
+
+def _emit_index(n, *arrays):
+    """Return the C of ``k % len(array)`` in a loop over k < n, what declares it and what moves it on: no division."""
+    size = len(arrays[0])
+    if size == n or not any((values != values[0]).any() for values in arrays):
+        return "k", [], []
+    return "m", ["unsigned m = 0u;"], [f"m = m + 1u < {size}u ? m + 1u : 0u;"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -345,17 +353,19 @@ class Threshold(Step):
         n, tag = self.n_inputs, self.output.name
         is_float = self.threshold.dtype == np.float32
         c.uses_float |= is_float
-        limit = _one_or_each(c, f"{tag}_threshold", self.threshold, n, "f32" if is_float else None)
+        index, declare, advance = _emit_index(n, self.threshold)
+        limit = _one_or_each(c, f"{tag}_threshold", self.threshold, index, "f32" if is_float else None)
         test, out = f"{ref(self.inputs[0])}[k] >= {limit}", ref(tag)
         cell = C_TYPES[self.output.dtype]
         if not self.packed:
-            store = f"{out}[k] = ({cell})({test} ? 1 : -1);"
-            return block(["unsigned k;", f"for (k = 0; k < {n}u; k++) {{", f"    {store}", "}"])
+            body = [f"{out}[k] = ({cell})({test} ? 1 : -1);", *advance]
+            return block(["unsigned k;", *declare, f"for (k = 0; k < {n}u; k++) {{", *indent(body), "}"])
         width = 8 * DTYPES[self.output.dtype].itemsize
         last = f"k % {width}u == {width - 1}u" + (f" || k == {n - 1}u" if n % width else "")
         return block(
             [
                 "unsigned k;",
+                *declare,
                 "uint32_t word = 0u;",
                 f"for (k = 0; k < {n}u; k++) {{",
                 f"    word |= (uint32_t)({test}) << (k % {width}u);",
@@ -363,6 +373,7 @@ class Threshold(Step):
                 f"        {out}[k / {width}u] = ({cell})word;",
                 "        word = 0u;",
                 "    }",
+                *indent(advance),
                 "}",
             ]
         )
@@ -409,8 +420,9 @@ class Requantise(Step):
 
     def emit_c(self, c, ref):
         n, tag, cell = self.output.size, self.output.name, C_TYPES[self.output.dtype]
-        factor = _one_or_each(c, f"{tag}_factor", self.factor, n)
-        offset = _one_or_each(c, f"{tag}_offset", self.offset, n)
+        index, declare, advance = _emit_index(n, self.factor, self.offset)
+        factor = _one_or_each(c, f"{tag}_factor", self.factor, index)
+        offset = _one_or_each(c, f"{tag}_offset", self.offset, index)
         x = f"{ref(self.inputs[0])}[k]"
         kind = "int64_t" if self.wide else "int32_t"
         product = x if factor == "1" else f"({kind}){x} * {factor}"
@@ -423,9 +435,11 @@ class Requantise(Step):
         return block(
             [
                 "unsigned k;",
+                *declare,
                 f"for (k = 0; k < {n}u; k++) {{",
                 f"    const {kind} v = {product};",
                 f"    {ref(tag)}[k] = ({cell})(v < 0 ? 0 : ({level}) > {self.largest} ? {self.largest} : ({level}));",
+                *indent(advance),
                 "}",
             ]
         )

@@ -13,10 +13,22 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from effml.deep import ProxConnect, Recipe, SmartTernary, TorchClassifier, TorchRegressor, evaluate
+from effml.selection import BudgetSearchCV
 
 
 def mlp(n_features, n_outputs, hidden=16):
     return nn.Sequential(nn.Linear(n_features, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, n_outputs))
+
+
+class Sorted(nn.Module):
+    """A layer that no exporter knows."""
+
+    def forward(self, x):
+        return x.sort(dim=1).values
+
+
+def unlowerable(n_features, n_outputs, hidden=16):
+    return nn.Sequential(*mlp(n_features, n_outputs, hidden)[:3], Sorted(), nn.Linear(hidden, n_outputs))
 
 
 def small_cnn(n_outputs):
@@ -163,6 +175,17 @@ def test_wrong_parameters_are_named(arrays):
         TorchClassifier(mlp, max_iter=0).fit(X, y)
     with pytest.raises(TypeError, match="made list"):
         TorchClassifier(list).fit(X, y)
+
+
+def test_a_search_within_a_budget_counts_stored_bytes(arrays):
+    X, y, _, _ = arrays
+    model = TorchClassifier(unlowerable, recipe=Recipe([("prox", ProxConnect())]), **FAST)
+    grid = {"recipe__prox__bits": [1, 4], "module__hidden": [8, 24]}
+    search = BudgetSearchCV([(model, grid)], budget="flash=1KiB", cv=2, random_state=0).fit(X, y)
+    assert search.best_footprint_["flash_bytes"] <= 1024
+    assert search.best_footprint_ == search.best_estimator_.stored_footprint()
+    costs = -search.cv_results_["mean_test_flash_bytes"]
+    assert costs.max() > 1024  # so that the budget had something to refuse
 
 
 def test_evaluate_agrees_with_score(arrays, digits):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from common.c_proof import assert_c_equals_run, compiles_everywhere, hostile_rows, sanitized_outputs
+from common.random_deep import deep_programs
 from common.random_elementwise import elementwise_program
 from common.random_itemsets import itemset_program
 from common.random_kernels import kernel_program
@@ -204,11 +205,13 @@ def _all_kinds(rng):
         yield float_images_program(rng, dtype=dtype, n_out=3, image_shape=(5, 4, 2))
         yield elementwise_program(rng, dtype=dtype, n_columns=6, n_out=3, n_bits=4)
         yield elementwise_program(rng, dtype=dtype, n_columns=6, n_out=4, n_bits=8, n_entries=20, link=LogisticShares)
+        yield from deep_programs(rng, dtype)
 
 
 def test_every_step_is_covered_here():
     rng = np.random.default_rng(0)
-    assert {step.kind for program in _all_kinds(rng) for step in program.steps} == set(STEP_TYPES)
+    steps = [step for program in _all_kinds(rng) for step in program.steps]
+    assert {step.kind for outer in steps for step in (outer, *outer.inner)} == set(STEP_TYPES)
 
 
 def test_sanitizers_find_nothing():

@@ -15,6 +15,7 @@ _SUBMODULES = (
     "adapters",
     "bayes",
     "datasets",
+    "deep",
     "discretization",
     "export",
     "forests",

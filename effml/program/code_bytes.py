@@ -125,6 +125,7 @@ CODE_BYTES = {
         ("requantise", "signed"): 10,
         ("pool", "largest"): 150,
         ("pool", "mean"): 150,
+        ("pool", "sum"): 130,
         ("join", ""): 40,
         ("combine", ""): 40,
         ("clip", ""): 50,

@@ -111,12 +111,12 @@ def image_program(rng, *, dtype, is_float, image_shape, **fields):
     return _with_outputs([*steps, last], n, dtype)
 
 
-def _pool(rng, source, name, shape, dtype, *, mean):
+def _pool(rng, source, name, shape, dtype, *, mode):
     window = tuple(int(min(side, w)) for side, w in zip(shape[:2], rng.integers(1, 4, 2), strict=True))
     padding = tuple(int(rng.integers(0, w)) for w in (*window, *window)) if rng.random() < 0.5 else (0, 0, 0, 0)
     stride = tuple(int(s) for s in rng.integers(1, 3, 2))
-    fill = int(rng.choice([-1, 0, 7])) if mean and dtype != "f32" else int(rng.choice([-1, 0]))
-    fields = {"image_shape": shape, "window": window, "stride": stride, "padding": padding, "mean": mean, "fill": fill}
+    fill = int(rng.choice([-1, 0, 7])) if mode != "largest" and dtype != "f32" else int(rng.choice([-1, 0]))
+    fields = {"image_shape": shape, "window": window, "stride": stride, "padding": padding, "mode": mode, "fill": fill}
     size = int(np.prod(Pool(inputs=(), output=Buffer(name, dtype, 1), **fields).out_shape))
     return Pool(inputs=(source,), output=Buffer(name, dtype, size), **fields)
 
@@ -129,12 +129,14 @@ def _integer_images(rng, n, fields, n_taps, n_filters):
     shape = PackedConv(inputs=(), output=Buffer("sum", "i32", 1), **fields).out_shape
     conv = PackedConv(inputs=("q",), output=Buffer("sum", "i32", int(np.prod(shape))), **fields)
     level = requantised(rng, ("sum",), "level", conv.output.size, n_filters)
-    pool = _pool(rng, "level", "pool", shape, "u8", mean=bool(rng.random() < 0.5))
-    other = _pool(rng, "q", "other", fields["image_shape"], "u8", mean=bool(rng.random() < 0.5))
+    pool = _pool(rng, "level", "pool", shape, "u8", mode=str(rng.choice(["largest", "mean"])))
+    total = _pool(rng, "q", "total", fields["image_shape"], "i32", mode="sum")
+    n_channels = fields["image_shape"][2]
+    other = requantised(rng, ("total",), "other", total.output.size, n_channels, wide=False)
     m = pool.output.size + other.output.size
     join = Join(inputs=("pool", "other"), output=Buffer("join", "u8", m), sizes=(pool.output.size, other.output.size))
     both = requantised(rng, ("join", "join"), "both", m, 1, factors=2, wide=bool(rng.random() < 0.3))
-    return [quantised_row(rng, n), conv, level, pool, other, join, both]
+    return [quantised_row(rng, n), conv, level, pool, total, other, join, both]
 
 
 def _float_images(rng, n, fields, n_taps, n_filters):
@@ -146,7 +148,7 @@ def _float_images(rng, n, fields, n_taps, n_filters):
     clip = Clip(inputs=("sum",), output=Buffer("clip", "f32", size), low=-0.3, high=2.5)
     product = Combine(inputs=("sum", "clip"), output=Buffer("product", "f32", size), multiply=True)
     total = Combine(inputs=("product", "clip"), output=Buffer("total", "f32", size))
-    pools = [_pool(rng, "total", f"pool{k}", shape, "f32", mean=bool(k)) for k in (0, 1)]
+    pools = [_pool(rng, "total", f"pool{k}", shape, "f32", mode=("largest", "mean")[k]) for k in (0, 1)]
     sizes = tuple(pool.output.size // shape[2] for pool in pools)
     if len(set(sizes)) == 1:  # pixel by pixel
         sizes = (shape[2], shape[2])

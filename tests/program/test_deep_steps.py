@@ -56,7 +56,7 @@ def test_convolution_is_the_sum_over_its_neighbourhood(seed):
 
 
 def test_means_of_integers_round_halves_up_and_count_a_border_that_is_filled():
-    fields = {"image_shape": (2, 2, 1), "window": (2, 2), "stride": (2, 2), "mean": True}
+    fields = {"image_shape": (2, 2, 1), "window": (2, 2), "stride": (2, 2), "mode": "mean"}
     image = np.array([[1, 2, 3, 4]], dtype=np.uint8)
     plain = Pool(inputs=("x",), output=Buffer("p", "u8", 1), **fields)
     assert plain.run(image).tolist() == [[3]]  # 2.5

@@ -27,9 +27,10 @@ class Pool(Step):
     window, stride : (int, int)
     padding : (top, left, bottom, right)
         Width of the border.
-    mean : bool
+    mode : {"largest", "mean", "sum"}
+        The sum is one of integers, int32.
     fill : int
-        Mean only: the value of the border, which then counts; -1: the mean is that of the values inside.
+        Mean and sum: the value of the border, which then counts; -1: the mean is that of the values inside.
     """
 
     kind: ClassVar[str] = "pool"
@@ -38,7 +39,7 @@ class Pool(Step):
     window: tuple
     stride: tuple
     padding: tuple = (0, 0, 0, 0)
-    mean: bool = False
+    mode: str = "largest"
     fill: int = -1
 
     @property
@@ -57,7 +58,7 @@ class Pool(Step):
     def run(self, x):
         images = x.reshape(len(x), *self.image_shape)
         out = np.empty((len(x), *self.out_shape), dtype=DTYPES[self.output.dtype])
-        pool = self._mean if self.mean else _largest
+        pool = _largest if self.mode == "largest" else self._mean
         for i, (top, bottom) in enumerate(zip(*self._ranges(0), strict=True)):
             for j, (left, right) in enumerate(zip(*self._ranges(1), strict=True)):
                 values = images[:, top:bottom, left:right].reshape(len(x), -1, self.image_shape[2])
@@ -67,6 +68,8 @@ class Pool(Step):
     def _mean(self, values):
         n = values.shape[1] if self.fill < 0 else self.window[0] * self.window[1]
         border = 0 if self.fill < 0 else (n - values.shape[1]) * self.fill
+        if self.mode == "sum":
+            return values.sum(axis=1, dtype=np.int64) + border
         if values.dtype.kind != "f":
             return (2 * (values.astype(np.int64).sum(axis=1) + border) + n) // (2 * n)
         total = np.zeros(values[:, 0].shape, dtype=np.float32)
@@ -77,8 +80,9 @@ class Pool(Step):
 
     def cost(self):
         reads = self.output.size * self.window[0] * self.window[1]
-        operations = Counter(add=reads, divide=self.output.size) if self.mean else Counter(compare=reads)
-        return Cost(operations=operations, variants=(("mean" if self.mean else "largest"),))
+        operations = Counter(compare=reads) if self.mode == "largest" else Counter(add=reads)
+        operations += Counter(divide=self.output.size if self.mode == "mean" else 0)
+        return Cost(operations=operations, variants=(self.mode,))
 
     def describe(self):
         return f"{self.window[0]} x {self.window[1]} windows of a {' x '.join(map(str, self.image_shape))} image"
@@ -95,7 +99,7 @@ class Pool(Step):
         top, left = self.padding[:2]
         pixel = f"((uint32_t)(row - {top}u) * {width}u + (column - {left}u)) * {channels}u + k"
         value = f"{ref(self.inputs[0])}[{pixel}]"
-        inside, ends = self._emit_mean(value, is_float) if self.mean else self._emit_largest(value)
+        inside, ends = self._emit_largest(value) if self.mode == "largest" else self._emit_mean(value, is_float)
         target = f"{ref(self.output.name)}[((uint32_t)i * {columns}u + j) * {channels}u + k]"
         if any(self.padding):
             test = f"row >= {top}u && row < {height + top}u && column >= {left}u && column < {width + left}u"
@@ -123,7 +127,7 @@ class Pool(Step):
 
     def _emit_mean(self, value, is_float):
         fixed = self.window[0] * self.window[1]
-        counts = self.fill < 0 and any(self.padding)
+        counts = self.fill < 0 and any(self.padding) and self.mode == "mean"
         cell, inside = ("float" if is_float else "int32_t"), [f"total += {value};"]
         start = [f"{cell} total = 0;"]
         if self.fill > 0:  # a pixel of the border has this value
@@ -131,6 +135,8 @@ class Pool(Step):
         if counts:
             inside, start = [*inside, "n++;"], [*start, "int32_t n = 0;"]
         n = "n" if counts else str(fixed)
+        if self.mode == "sum":
+            return inside, (start, "total")
         if is_float:
             return inside, (start, f"total / (float){n}")
         return inside, (start, f"(2 * total + {n}) / (2 * {n})")

@@ -3,6 +3,7 @@
 - ``plugs``, ``hooks``, ``state``: where a technique can act, and what it gets to see
 - ``recipe``, ``training``, ``finishing``: techniques together on one model, a training loop, the model that ships
 - ``estimators``: scikit-learn's face
+- ``lowering``, ``recurrent``: modules as Programs, in float32 or in integers, LSTMs too
 - ``metrics``, ``storage``: what a model costs; compact files
 - ``prox``, ``smart_ternary``, ``foothill``, ...: techniques
 - ``plan``, ``phases``: shrink and improve, with a ledger
@@ -22,6 +23,8 @@ _MODULES = {
     "finishing": ("fold_batch_norm", "recalibrate_batch_norm"),
     "foothill": ("Foothill", "FoothillBinarize", "FoothillLoss", "FoothillSign", "foothill"),
     "hooks": ("Hooks", "remove_hooks"),
+    "lowering": ("QuantizedModule", "lower_module", "quantize_module"),
+    "lowering_bound": ("module_bound",),
     "metrics": (
         "Cost",
         "cost",
@@ -48,6 +51,7 @@ _MODULES = {
     ),
     "prox": ("ProxConnect",),
     "recipe": ("Recipe",),
+    "recurrent": ("QuantLSTM",),
     "smart_ternary": ("SmartTernary",),
     "state": ("Batch", "TrainingState"),
     "storage": ("file_bytes", "load_compact", "save_compact"),

@@ -113,6 +113,28 @@ CODE_BYTES = {
         ("logistic_shares", ""): 330,
         ("multiply_input", ""): 70,
         ("weighted_add", ""): 46,
+        ("packed_dense", "levels"): 10,
+        ("packed_conv", "levels"): 10,
+        ("packed_conv", "groups"): 10,
+        ("packed_conv", "even_unpooled"): 200,
+        ("packed_conv", "odd_unpooled"): 260,
+        ("packed_conv", "byte_unpooled"): 180,
+        ("conv", "unpooled"): 150,
+        ("conv", "groups"): 10,
+        ("requantise", "more"): 30,
+        ("requantise", "signed"): 10,
+        ("pool", "largest"): 150,
+        ("pool", "mean"): 150,
+        ("pool", "sum"): 130,
+        ("join", ""): 40,
+        ("combine", ""): 40,
+        ("clip", ""): 50,
+        ("loop", ""): 60,
+        ("loop", "carry"): 30,
+        ("pieces", ""): 150,
+        ("gated_sum", "pair"): 80,
+        ("normalise", "std"): 300,
+        ("normalise", "mad"): 250,
     }
 }
 STACK_BYTES = {"host": 64}  # return address and saved registers beside the buffers
@@ -136,7 +158,7 @@ def code_parts(program, outputs) -> Counter:
     """Return how often each part of the code, a key of the tables here, is printed."""
     parts, printed = Counter({("frame", ""): len(outputs)}), set()
     for output in outputs:
-        for step in deployable(program.with_outputs(output)).steps:
+        for step in _flat(deployable(program.with_outputs(output)).steps):
             for variant, count in Counter(step.cost().variants).items():
                 key, owner = (step.kind, variant), step.output.name
                 if variant in HELPERS:
@@ -147,3 +169,10 @@ def code_parts(program, outputs) -> Counter:
                     printed.add((owner, key))
                 parts[key] += count
     return parts
+
+
+def _flat(steps):
+    """Yield steps and those inside of them."""
+    for step in steps:
+        yield step
+        yield from _flat(step.inner)

@@ -16,7 +16,9 @@ def covering(rng):
     programs = list(all_kinds(rng))
     chosen, seen = [], set()
     for k in rng.permutation(len(programs)):
-        held = {(step.kind, getattr(step, "layout", "")) for outer in programs[k].steps for step in (outer, *outer.inner)}
+        held = {
+            (step.kind, getattr(step, "layout", "")) for outer in programs[k].steps for step in (outer, *outer.inner)
+        }
         if held - seen:
             chosen.append(programs[k])
             seen |= held

@@ -20,7 +20,7 @@ except ImportError as error:
 _MODULES = {
     "estimators": ("TorchClassifier", "TorchRegressor"),
     "finishing": ("fold_batch_norm", "recalibrate_batch_norm"),
-    "foothill": ("Foothill", "FoothillBinarize", "FoothillLoss", "FoothillSign", "foothill"),
+    "foothill": ("Foothill", "FoothillBinarize", "FoothillLoss", "FoothillSign", "foothill_function"),
     "hooks": ("Hooks", "remove_hooks"),
     "metrics": (
         "Cost",

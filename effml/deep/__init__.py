@@ -21,7 +21,7 @@ except ImportError as error:
 _MODULES = {
     "estimators": ("TorchClassifier", "TorchRegressor"),
     "finishing": ("fold_batch_norm", "recalibrate_batch_norm"),
-    "foothill": ("Foothill", "FoothillBinarize", "FoothillLoss", "FoothillSign", "foothill"),
+    "foothill": ("Foothill", "FoothillBinarize", "FoothillLoss", "FoothillSign", "foothill_function"),
     "hooks": ("Hooks", "remove_hooks"),
     "lowering": ("QuantizedModule", "lower_module", "quantize_module"),
     "lowering_bound": ("module_bound",),

@@ -19,18 +19,18 @@ from torch import nn
 
 from effml.deep.plugs import LossTerm, ModuleSwap, Parametrization
 
-__all__ = ["Foothill", "FoothillBinarize", "FoothillLoss", "FoothillSign", "foothill"]
+__all__ = ["Foothill", "FoothillBinarize", "FoothillLoss", "FoothillSign", "foothill_function"]
 
 _POSITIVE = [Interval(Real, 0, None, closed="neither")]
 
 
-def foothill(x, a=1.0, b=1.0):
+def foothill_function(x, a=1.0, b=1.0):
     """p(x) = a x tanh(b x / 2), element by element.
 
     Examples
     --------
     >>> import torch
-    >>> foothill(torch.tensor([-3.0, 0.0, 3.0]), b=100.0)
+    >>> foothill_function(torch.tensor([-3.0, 0.0, 3.0]), b=100.0)
     tensor([3., 0., 3.])
     """
     return a * x * torch.tanh(b * x / 2)
@@ -74,7 +74,7 @@ class FoothillLoss(nn.Module):
 
     def forward(self, outputs, targets):
         """Mean, or one value an entry."""
-        values = foothill(targets - outputs, self.a, self.b)
+        values = foothill_function(targets - outputs, self.a, self.b)
         return values.mean() if self.reduction == "mean" else values
 
 
@@ -136,7 +136,7 @@ class _Well(nn.Module):
 
 
 class Foothill(Parametrization, LossTerm):
-    """Regulariser sum over layers of mean p(w), or of mean p(|w| - mu) that pulls weights to -mu and +mu.
+    """Regulariser: the sum of p(w), or of p(|w| - mu), which pulls weights to -mu and +mu.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ class Foothill(Parametrization, LossTerm):
         for site, well in self.installed(model):
             weights = self.latent(model, site)
             distance = weights.abs() - well.log_mu.exp() if self.binary else weights
-            total = total + foothill(distance, self.a, self.b).mean()
+            total = total + foothill_function(distance, self.a, self.b).sum()
         return self.weight * batch.progress * total
 
     def harden(self, model):

@@ -203,8 +203,13 @@ def _lower_estimator(est, frame, classes):
 
 def module_shape(est, n_columns) -> tuple:
     """Return the shape of a row as the module of an estimator reads it."""
-    shape = getattr(est, "input_shape_", None)
-    return (n_columns,) if shape is None else tuple(shape)
+    shape = tuple(getattr(est, "input_shape_", (n_columns,)))
+    if int(np.prod(shape)) != n_columns:
+        raise LoweringError(
+            f"{type(est).__name__} was fitted on rows of shape {shape}; fit it on flat rows, with torch.nn.Unflatten "
+            "first in its module, or lower the module itself by effml.deep.lower_module"
+        )
+    return shape
 
 
 def _affine_columns(est, columns):
@@ -275,7 +280,12 @@ def _quantised_row(made, lowering, sources, scale, offset, seen):
     largest, n = lowering.largest, len(sources)
     plain = (scale == 1).all() and (offset == 0).all()
     whole = plain and (seen == np.floor(seen)).all() and seen.min() >= 0 and seen.max() <= largest
-    step, zero, add = (1.0, 0, 0.0) if whole else (*affine_range(seen, largest), 0.5)
+    given = lowering.input_format()
+    if whole and given is None:
+        step, zero, add = 1.0, 0, 0.0
+    else:
+        step, zero = affine_range(seen, largest) if given is None else given
+        add = 0.5
     fields = {"scale": (scale / step).astype(np.float32), "offset": (offset / step + zero + add).astype(np.float32)}
     buffer = made.add(QuantizeInput, "input", "u8", n, columns=sources, largest=largest, **fields)
     return Value(buffer, np.arange(n), "u8", step, zero, max(zero, largest - zero))

@@ -275,6 +275,7 @@ class Call:
 def _finish(ops, source, result, traced):
     """Leave out what does nothing, fold batch norm and activations into what they follow."""
     ops, result = _without_nothing(ops, result)
+    ops = _needed(_places_at_once(ops), result)
     link = ""
     if ops and ops[-1].name == result and (ops[-1].kind == "softmax" or _is_sigmoid(ops[-1])):
         link = "softmax" if ops[-1].kind == "softmax" else "sigmoid"
@@ -300,6 +301,28 @@ def _without_nothing(ops, result):
         else:
             kept.append(replace(op, inputs=inputs))
     return kept, alias.get(result, result)
+
+
+def _places_at_once(ops):
+    """Let what moves elements that were moved before read them where they first were."""
+    known = {}
+    for op in ops:
+        first = known.get(op.inputs[0])
+        if op.kind == "places" and first is not None and first.kind == "places":
+            order = first.fields["order"].ravel()[op.fields["order"]]
+            op = replace(op, inputs=first.inputs, fields={"order": order})
+        known[op.name] = op
+    return list(known.values())
+
+
+def _needed(ops, result):
+    """Return the operations that the result needs."""
+    needed, kept = {result}, []
+    for op in reversed(ops):
+        if op.name in needed:
+            needed.update(op.inputs)
+            kept.append(op)
+    return kept[::-1]
 
 
 def _fold(ops, result):

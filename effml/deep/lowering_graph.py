@@ -124,6 +124,8 @@ def read_graph(module, shape) -> Graph:
         Naming what has no lowering, its path in the module, and the cure.
     """
     tracer = _Tracer()
+    if tracer.is_leaf_module(module, ""):
+        module = torch.nn.Sequential(module)
     try:
         graph = tracer.trace(module)
     except Exception as error:  # whatever the module's own code raises on a proxy
@@ -184,6 +186,7 @@ def _op(node, modules, held):
         )
     call = Call(path, module, node, held)
     kind, inputs, fields, activation = rule(call)
+    activation = None if activation is None else replace(activation, path=path)
     shape = _row_shape(value[0] if is_pair else value, path)
     return Op(kind, node.name, path, tuple(inputs), shape, fields, activation)
 
@@ -359,6 +362,8 @@ def _with_scale(first, op):
     if len(op.fields["scale"]) > 1 and first.kind == "dense" and len(first.shape) > 1:
         raise LoweringError(f"{op.path}: the norm of {first.path} runs over another axis than its outputs")
     scale, fields = op.fields["scale"], dict(first.fields)
+    size = np.abs(fields["bias"] * scale) + op.fields.get("size", np.abs(op.fields["offset"]))
     fields["weight"] = fields["weight"] * scale
     fields["bias"] = fields["bias"] * scale + op.fields["offset"]
+    fields["size"] = size  # of what the bias is made of, for bounds on rounding
     return replace(first, name=op.name, fields=fields)

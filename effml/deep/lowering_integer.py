@@ -275,7 +275,9 @@ class IntegerLowering(Lowering):
 
     def _signs(self, op, sums, places, unit, bias, bound):
         if (unit <= 0).any():
-            raise LoweringError(f"{op.path}: a norm with a negative scale before a sign; put the norm behind a layer")
+            raise LoweringError(
+                f"{op.activation.path}: a norm with a negative scale before a sign; put the norm behind a layer"
+            )
         limit = np.clip(np.ceil(-bias / unit), -bound, bound + 1).astype(np.int32)
         size = self.made.values[sums].shape[1]
         readers = self.readers.get(op.name, [])

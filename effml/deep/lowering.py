@@ -27,7 +27,9 @@ __all__ = [
     "lower_classifier",
     "lower_module",
     "lower_regressor",
+    "module_shape",
     "quantize_module",
+    "ready",
 ]
 
 MOST_CALIBRATION_ROWS = 2000
@@ -65,7 +67,7 @@ def lower_module(module, input_shape, *, classes=None, regression=False) -> Prog
     >>> program.run(rand(5, 64).numpy())["label"].shape
     (5, 1)
     """
-    graph = read_graph(_ready(module), tuple(input_shape))
+    graph = read_graph(ready(module), tuple(input_shape))
     builder = _row_builder(input_shape)
     lowering = FloatLowering(graph, builder)
     places = np.arange(len(builder.inputs)).reshape(input_shape)
@@ -191,7 +193,7 @@ def lower_regressor(est, frame: Frame) -> None:
 
 def _lower_estimator(est, frame, classes):
     shape = module_shape(est, len(frame.columns))
-    graph = read_graph(_ready(est.export_module_), shape)
+    graph = read_graph(ready(est.export_module_), shape)
     builder = frame.builder
     lowering = FloatLowering(graph, builder)
     buffer, sources = _scaled_row(builder, *_affine_columns(est, frame.columns))
@@ -259,7 +261,7 @@ def integer_program(
             raise ValueError(f"{name}={bits!r} must be a whole number from 2 to 8")
     if not len(rows) or not np.isfinite(rows).all():
         raise ValueError("X_calib must hold at least one row and no missing or infinite values")
-    graph = read_graph(_ready(module), shape)
+    graph = read_graph(ready(module), shape)
     largest = max([int(np.prod(op.shape)) for op in graph.ops] + [int(np.prod(shape))])
     most = max(min(MOST_CALIBRATION_ROWS, MOST_ELEMENTS // largest), 16)
     rows = np.ascontiguousarray(rows[:: -(-len(rows) // most)], dtype=np.float32)
@@ -340,7 +342,7 @@ def _row_builder(shape) -> Builder:
     return Builder([InputSpec(f"x{k}") for k in range(int(np.prod(shape)))])
 
 
-def _ready(module):
+def ready(module):
     """Return a copy of a module in eval mode, float32, on the CPU."""
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from effml.deep.lowering import module_shape, ready
 from effml.deep.lowering_graph import read_graph
 from effml.program.frame import LoweringError
 
-__all__ = ["module_bound"]
+__all__ = ["estimator_bound", "module_bound"]
 
 _UNIT = 2.0**-24  # largest relative rounding error of one float32 operation
 # of an activation: how steep it is at most, its rounding absolutely and relative to its input, both sides counted
@@ -51,11 +52,29 @@ def module_bound(module, X) -> np.ndarray:
     >>> bound.shape, bool((bound < 1e-4).all())
     ((5, 3), True)
     """
-    from effml.deep.lowering import _ready
+    rows = np.asarray(X, dtype=np.float32).astype(np.float64)
+    return _bound(module, rows, np.zeros_like(rows))
 
-    rows = torch.as_tensor(np.asarray(X, dtype=np.float32)).double()
-    graph = read_graph(_ready(module), tuple(rows.shape[1:]))
-    held = {graph.source: (rows, torch.zeros_like(rows))}
+
+def estimator_bound(est, X) -> np.ndarray:
+    """Return the bound of :func:`module_bound` for a fitted torch estimator or a Pipeline that ends in one.
+
+    Scalers before it, which the Program applies in float32, are counted.
+    """
+    from effml.adapters.rounding import column_errors
+    from effml.export import frame_of, lower
+
+    rows = lower(est).encode(X)
+    _, frame, final = frame_of(est)
+    value, _, error = column_errors(frame, rows)
+    shape = (len(rows), *module_shape(final, value.shape[1]))
+    return _bound(final.export_module_, value.reshape(shape), error.reshape(shape))
+
+
+def _bound(module, value, error):
+    graph = read_graph(ready(module), value.shape[1:])
+    rows = torch.from_numpy(value)
+    held = {graph.source: (rows, torch.from_numpy(error))}
     with torch.no_grad():
         for op in graph.ops:
             if op.kind not in _RULES:

@@ -44,7 +44,7 @@ def test_float_programs_stay_within_their_bound_of_torch(name):
     bound = module_bound(module, X)
     gap = np.abs(found["proba" if name == "probabilities" else "score"] - wanted)
     assert (gap <= bound + (1e-6 if name == "probabilities" else 0)).all()
-    assert np.median(bound) < 1e-2 if name == "binary" else bound.max() < 1e-4  # a sign may turn where it is in doubt
+    assert np.median(bound) < 1e-2 if name == "binary" else bound.max() < 1e-3  # a sign may turn where it is in doubt
     labels = wanted.argmax(1) if wanted.shape[1] > 1 else wanted[:, 0] > 0
     different = found["label"][:, 0] != labels
     ordered = np.sort(wanted, axis=1)

@@ -283,11 +283,10 @@ def _quantised_row(made, lowering, sources, scale, offset, seen):
     plain = (scale == 1).all() and (offset == 0).all()
     whole = plain and (seen == np.floor(seen)).all() and seen.min() >= 0 and seen.max() <= largest
     given = lowering.input_format()
-    if whole and given is None:
-        step, zero, add = 1.0, 0, 0.0
-    else:
-        step, zero = affine_range(seen, largest) if given is None else given
-        add = 0.5
+    if given is None:
+        given = (1.0, 0) if whole else affine_range(seen, largest)
+    step, zero = given
+    add = 0.0 if whole and given == (1.0, 0) else 0.5
     fields = {"scale": (scale / step).astype(np.float32), "offset": (offset / step + zero + add).astype(np.float32)}
     buffer = made.add(QuantizeInput, "input", "u8", n, columns=sources, largest=largest, **fields)
     return Value(buffer, np.arange(n), "u8", step, zero, max(zero, largest - zero))

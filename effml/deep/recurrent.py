@@ -14,12 +14,15 @@ from torch import nn
 
 from effml.deep.calibration import few_levels
 from effml.deep.pieces import curve_of
+from effml.program.steps.recurrent import UNIT_BITS, integer_root
 
-__all__ = ["CELL_TOP", "GATE_BITS", "QuantLSTM"]
+__all__ = ["CELL_TOP", "GATE_BITS", "NORM_SHIFT", "TOP_HIDDEN", "TOP_SIGMOID", "TOP_TANH", "QuantLSTM"]
 
 GATE_BITS = 12  # one step of the sums before the gates is 2^-12
 TOP_SIGMOID, TOP_TANH, TOP_HIDDEN = 255, 127, 127
 CELL_TOP = 32767
+NORM_BITS = 14  # of the gains of a layer norm
+NORM_SHIFT = NORM_BITS + UNIT_BITS - GATE_BITS
 MOMENTUM = 0.9
 SHORT = 2**15
 
@@ -29,6 +32,18 @@ def rounded(values, unit, lowest, largest):
     inside = values.clamp(lowest * unit, largest * unit)
     steps = torch.floor(inside / unit + 0.5).clamp(lowest, largest)
     return inside + (steps * unit - inside).detach()
+
+
+def normalised_integers(steps, gains, norm):
+    """Return what the step :class:`effml.program.steps.Normalise` makes of int64 rows."""
+    n = steps.shape[-1]
+    d = steps - torch.div(steps.sum(dim=-1, keepdim=True), n, rounding_mode="floor")
+    if norm == "std":
+        spread = torch.from_numpy(integer_root((d * d).sum(dim=-1, keepdim=True).numpy() // n))
+    else:
+        spread = d.abs().sum(dim=-1, keepdim=True) // n
+    y = d.sign() * ((d.abs() << UNIT_BITS) // spread.clamp(min=1))
+    return ((y * gains + (1 << NORM_SHIFT - 1)) >> NORM_SHIFT).clamp(1 - SHORT, SHORT - 1)
 
 
 class Range(nn.Module):
@@ -45,6 +60,7 @@ class Range(nn.Module):
         self.symmetric, self.frozen = symmetric, False
         self.register_buffer("low", torch.zeros(()))
         self.register_buffer("high", torch.zeros(()))
+        self.register_buffer("whole", torch.ones((), dtype=torch.bool))  # whether all were whole numbers from 0 to 255
 
     def see(self, values, momentum=MOMENTUM):
         """Take in the values of a batch."""
@@ -52,6 +68,8 @@ class Range(nn.Module):
         if self.symmetric:
             high = torch.maximum(high, -low)
             low = -high
+        if not self.symmetric:
+            self.whole &= ((values == values.floor()) & (values >= 0) & (values <= 255)).all()
         if self.high == self.low:  # the first
             momentum = 0.0
         self.low.mul_(momentum).add_(low.detach() * (1 - momentum))
@@ -85,6 +103,10 @@ class _Direction(nn.Module):
         """Return b: one step of the cell is 2^-b, such that the range seen and a quarter more fits 16 bits."""
         peak = max(float(self.cell.high) * 1.25, 1e-6)
         return int(np.clip(np.floor(np.log2(CELL_TOP / peak)), 4, GATE_BITS))
+
+    def gains(self, which):
+        """Return the gains of a layer norm as whole numbers, int64."""
+        return torch.round(getattr(self, f"gain_{which}").detach().double() * 2**NORM_BITS).long()
 
     def weight(self, which, bits, scales):
         """Return the weights as they act, (4 hidden, n_in), float32 with a gradient to the trained ones."""
@@ -208,7 +230,9 @@ class QuantLSTM(nn.Module):
             self._layers(x, momentum)
 
     def input_format(self) -> tuple[float, int]:
-        """Return unit and zero point of the input's 8 bits."""
+        """Return unit and zero point of the input's 8 bits; whole numbers from 0 to 255 stay what they are."""
+        if self.input.whole and self.input.high > self.input.low:
+            return 1.0, 0
         unit = self.input.unit(255)
         return unit, int(np.clip(np.rint(-float(self.input.low) / unit), 0, 255))
 
@@ -292,14 +316,16 @@ class QuantLSTM(nn.Module):
         if momentum is not None:
             direction.products[which].see(products, momentum)
         exact = momentum is not None if exact is None else exact
-        if not exact:
-            unit = direction.products[which].unit(CELL_TOP)
-            products = rounded(products, unit, -CELL_TOP, CELL_TOP)
         centred = products - products.mean(dim=-1, keepdim=True)
         spread = centred.pow(2).mean(dim=-1, keepdim=True).sqrt() if self.norm == "std" else None
         spread = centred.abs().mean(dim=-1, keepdim=True) if spread is None else spread
         out = centred / spread.clamp(min=1e-8) * getattr(direction, f"gain_{which}")
-        return out if exact else rounded(out, 2.0**-GATE_BITS, 1 - SHORT, SHORT - 1)
+        if exact:
+            return out
+        unit = direction.products[which].unit(CELL_TOP)
+        steps = torch.floor(products.detach() / unit + 0.5).clamp(-CELL_TOP, CELL_TOP).long()
+        whole = normalised_integers(steps, direction.gains(which), self.norm) * 2.0**-GATE_BITS
+        return out + (whole.to(out.dtype) - out).detach()
 
     def extra_repr(self):
         """Parameters, for printing."""

@@ -7,17 +7,24 @@ from torch import nn
 from effml.deep.calibration import Weights, few_levels
 from effml.deep.lowering_values import Value
 from effml.deep.pieces import curve_of
-from effml.deep.recurrent import CELL_TOP, GATE_BITS, TOP_HIDDEN, TOP_SIGMOID, TOP_TANH, QuantLSTM
+from effml.deep.recurrent import (
+    CELL_TOP,
+    GATE_BITS,
+    NORM_SHIFT,
+    TOP_HIDDEN,
+    TOP_SIGMOID,
+    TOP_TANH,
+    QuantLSTM,
+)
 from effml.program.buffers import Buffer
 from effml.program.frame import LoweringError
 from effml.program.steps import GatedSum, Join, Loop, Normalise, PackedDense, Pieces, Requantise
-from effml.program.steps.recurrent import UNIT_BITS
 
 __all__ = ["lower_lstm"]
 
 LARGEST_SUM = 2**29
-FACTOR_BITS = 15  # of the factors that bring products to the sums' unit: two bytes an output
-NORM_BITS = 14  # of the gains of a layer norm
+FACTOR_BITS = 16  # of the factors that bring products to the sums' unit: two bytes an output
+NORM_FACTOR_BITS = 30  # before a norm, which enlarges what is lost of small products
 GATED_SHIFT = 30
 
 
@@ -83,7 +90,7 @@ def _loop(module, direction, value, unit, path):
     n = module.hidden_size
     steps = _sums(module, direction, value, unit, path)
     cell_bits = direction.cell_bits()
-    gates, new = curve_of("sigmoid", GATE_BITS, module.n_pieces, TOP_SIGMOID), TOP_TANH
+    gates = curve_of("sigmoid", GATE_BITS, module.n_pieces, TOP_SIGMOID)
     new = curve_of("tanh", GATE_BITS, module.n_pieces, TOP_TANH)
     bent = curve_of("tanh", cell_bits, module.n_pieces, TOP_TANH)
     half = {"offset": 1 << GATED_SHIFT - 1, "shift": GATED_SHIFT}
@@ -148,15 +155,15 @@ def _sums(module, direction, value, unit, path):
     return [*products, _added([name for name, _ in names], [scale * 2.0**GATE_BITS for _, scale in names])]
 
 
-def _added(names, factors, offset=0.5, hint="sums", lowest=-(2**15)):
+def _added(names, factors, hint="sums", lowest=-(2**15), bits=FACTOR_BITS):
     """Return the step that adds products, each brought to the common unit, as int16."""
     largest = max(factor.max() for factor in factors)
-    shift = int(np.clip(np.floor(FACTOR_BITS - 1e-9 - np.log2(largest)), 1, 30))
+    shift = int(np.clip(np.floor(bits - 1e-9 - np.log2(largest)), 1, 30))
     whole = np.array([np.rint(factor * 2.0**shift) for factor in factors]).astype(np.int32)
     if (whole == whole[:, :1]).all():
         whole = whole[:, :1]
     n = len(factors[0])
-    offset = np.full(whole.shape[1], round(offset * 2.0**shift), dtype=np.int32)
+    offset = np.full(whole.shape[1], 1 << shift - 1, dtype=np.int32)
     fields = {"factor": whole if len(names) > 1 else whole[0], "offset": offset, "shift": shift, "wide": True}
     return Requantise(inputs=tuple(names), output=Buffer(hint, "i16", n), largest=2**15 - 1, lowest=lowest, **fields)
 
@@ -165,18 +172,17 @@ def _normalised_sums(module, direction, products, names):
     steps, normal = [], []
     for product, (name, scale), which in zip(products, names, ("ih", "hh"), strict=True):
         unit = direction.products[which].unit(CELL_TOP)
-        gain = np.rint(_array(getattr(direction, f"gain_{which}")) * 2.0**NORM_BITS).astype(np.int32)
+        gain = direction.gains(which).numpy().astype(np.int32)
         n = len(gain)
-        shift = NORM_BITS + UNIT_BITS - GATE_BITS
         steps += [
             product,
-            _added([name], [scale / unit], hint=f"scaled_{which}", lowest=-CELL_TOP),
+            _added([name], [scale / unit], hint=f"scaled_{which}", lowest=-CELL_TOP, bits=NORM_FACTOR_BITS),
             Normalise(
                 inputs=(f"scaled_{which}",),
                 output=Buffer(f"normal_{which}", "i16", n),
                 gain=gain,
-                offset=np.full(n, 1 << shift - 1, dtype=np.int32),
-                shift=shift,
+                offset=np.full(n, 1 << NORM_SHIFT - 1, dtype=np.int32),
+                shift=NORM_SHIFT,
                 largest=2**15 - 1,
                 spread=module.norm,
             ),

@@ -446,8 +446,9 @@ def quantize(est, X_calib, *, weight_bits: int = 8, activation_bits: int = 8):
     Returns
     -------
     QuantizedLinearClassifier, QuantizedLinearRegressor, QuantizedNetworkClassifier or QuantizedNetworkRegressor
-        Or QuantizedTorchClassifier, QuantizedTorchRegressor. Fitted. A classifier's label takes integer steps alone where the calibration data are small non-negative
-        integers; else the one float operation is the scaling of the raw inputs.
+        Or QuantizedTorchClassifier, QuantizedTorchRegressor. Fitted. A classifier's label takes integer steps alone
+        where the calibration data are small non-negative integers; else the one float operation is the scaling of the
+        raw inputs.
 
     Raises
     ------

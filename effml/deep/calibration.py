@@ -16,7 +16,6 @@ from effml.program.steps.packing import weights_of
 __all__ = ["Weights", "affine_range", "few_levels", "rounded_weights"]
 
 MOST_TOGETHER = 1024  # inputs whose rounding errors are made up for by each other
-MOST_LEVELS = 256
 FINEST_LEVEL = 32767
 SAME = 6  # digits to which two levels are the same, of the largest: float32 has 7
 
@@ -74,53 +73,43 @@ def few_levels(weight: np.ndarray, *, most_bits=8, largest_level=127) -> Weights
     >>> few_levels(signs).n_bits, few_levels(signs).unit.round(3).tolist()
     (1, [0.1, 0.2, 0.3])
     """
-    scale = np.abs(weight).max(axis=0)
-    scale = np.where(scale > 0, scale, 1.0)
-    shares = np.round(weight / scale, SAME) + 0.0  # no negative zero
-    levels = np.unique(shares)
-    most = 2**most_bits
-    if _pays(weight.size, len(levels), 1, most):
-        return _of_levels(shares, [levels], scale, largest_level)
-    each = [np.unique(column) for column in shares.T]
-    if _pays(weight.size, max(len(own) for own in each), len(each), most):
-        return _of_levels(shares, each, scale, largest_level)
-    whole = np.unique(np.round(weight / scale.max(), SAME) + 0.0)  # levels of the tensor that some outputs do not reach
-    if _pays(weight.size, len(whole), 1, most):
-        return _of_levels(
-            np.round(weight / scale.max(), SAME) + 0.0, [whole], np.full_like(scale, scale.max()), largest_level
-        )
-    return None
+    each = np.abs(weight).max(axis=0)
+    each = np.where(each > 0, each, 1.0)
+    best, least = None, weight.size * most_bits
+    # all outputs share the levels up to a scale; or as they are, where some do not reach the largest; or none is shared
+    for scale, shared in ((each, True), (np.full_like(each, each.max()), True), (each, False)):
+        shares = np.round(weight / scale, SAME) + 0.0  # no negative zero
+        tables = [np.unique(shares)] if shared else [np.unique(column) for column in shares.T]
+        bits = _bits(weight.size, tables)
+        if bits < least or (best is None and bits == least):
+            best, least = (shares, tables, scale), bits
+    return None if best is None else _of_levels(*best, largest_level)
 
 
-def _pays(n_weights, n_levels, n_tables, most):
-    """Return whether codes and tables need fewer bits than as many codes of the most bits."""
-    if n_levels > min(most, MOST_LEVELS):
-        return False
+def _bits(n_weights, tables):
+    """Return the bits of codes and tables of levels; infinite beyond codes of a byte."""
+    n_levels = max(len(own) for own in tables)
     n_bits = max(int(np.ceil(np.log2(n_levels))), 1)
-    return n_weights * n_bits + (16 * n_tables * 2**n_bits if n_levels > 2 else 0) <= n_weights * np.log2(most)
+    if n_bits > 8:
+        return np.inf
+    return n_weights * n_bits + (16 * len(tables) * 2**n_bits if n_levels > 2 else 0)
 
 
 def _of_levels(shares, tables, scale, largest_level):
     """Return the weights of levels: one table for all outputs, or one each."""
     unit, whole = _whole_levels(tables, largest_level)
     n_bits = max(int(np.ceil(np.log2(max(len(own) for own in tables)))), 1)
-    odd = _odd_levels(whole)
-    if odd is not None:
-        step, top_bits = odd
-        held = (
-            [np.searchsorted(tables[0], column) for column in shares.T]
-            if len(tables) == 1
-            else [np.searchsorted(own, column) for own, column in zip(tables, shares.T, strict=True)]
-        )
-        integers = [whole[k if len(tables) > 1 else 0][place] // step for k, place in enumerate(held)]
-        codes = (np.stack(integers, axis=1) + 2**top_bits - 1) // 2
-        return Weights(codes.astype(np.uint8), top_bits, scale * unit * step)
-    table = np.zeros((len(tables), 2**n_bits), dtype=np.int16)
-    for row, own in zip(table, whole, strict=True):
-        row[: len(own)] = own
     own = tables * shares.shape[1] if len(tables) == 1 else tables
     codes = np.stack([np.searchsorted(levels, column) for levels, column in zip(own, shares.T, strict=True)], axis=1)
-    return Weights(codes.astype(np.uint8), n_bits, scale * unit, table)
+    table = np.zeros((len(tables), 2**n_bits), dtype=np.int16)
+    for row, values in zip(table, whole, strict=True):
+        row[: len(values)] = values
+    odd = _odd_levels(whole)
+    if odd is None:
+        return Weights(codes.astype(np.uint8), n_bits, scale * unit, table)
+    step, n_bits = odd
+    codes = (weights_of(codes, table) // step + 2**n_bits - 1) // 2
+    return Weights(codes.astype(np.uint8), n_bits, scale * unit * step)
 
 
 def _whole_levels(tables, largest_level):

@@ -27,7 +27,9 @@ __all__ = [
     "lower_classifier",
     "lower_module",
     "lower_regressor",
+    "module_shape",
     "quantize_module",
+    "ready",
 ]
 
 MOST_CALIBRATION_ROWS = 2000
@@ -65,7 +67,7 @@ def lower_module(module, input_shape, *, classes=None, regression=False) -> Prog
     >>> program.run(rand(5, 64).numpy())["label"].shape
     (5, 1)
     """
-    graph = read_graph(_ready(module), tuple(input_shape))
+    graph = read_graph(ready(module), tuple(input_shape))
     builder = _row_builder(input_shape)
     lowering = FloatLowering(graph, builder)
     places = np.arange(len(builder.inputs)).reshape(input_shape)
@@ -191,7 +193,7 @@ def lower_regressor(est, frame: Frame) -> None:
 
 def _lower_estimator(est, frame, classes):
     shape = module_shape(est, len(frame.columns))
-    graph = read_graph(_ready(est.export_module_), shape)
+    graph = read_graph(ready(est.export_module_), shape)
     builder = frame.builder
     lowering = FloatLowering(graph, builder)
     buffer, sources = _scaled_row(builder, *_affine_columns(est, frame.columns))
@@ -203,8 +205,13 @@ def _lower_estimator(est, frame, classes):
 
 def module_shape(est, n_columns) -> tuple:
     """Return the shape of a row as the module of an estimator reads it."""
-    shape = getattr(est, "input_shape_", None)
-    return (n_columns,) if shape is None else tuple(shape)
+    shape = tuple(getattr(est, "input_shape_", (n_columns,)))
+    if int(np.prod(shape)) != n_columns:
+        raise LoweringError(
+            f"{type(est).__name__} was fitted on rows of shape {shape}; fit it on flat rows, with torch.nn.Unflatten "
+            "first in its module, or lower the module itself by effml.deep.lower_module"
+        )
+    return shape
 
 
 def _affine_columns(est, columns):
@@ -254,7 +261,7 @@ def integer_program(
             raise ValueError(f"{name}={bits!r} must be a whole number from 2 to 8")
     if not len(rows) or not np.isfinite(rows).all():
         raise ValueError("X_calib must hold at least one row and no missing or infinite values")
-    graph = read_graph(_ready(module), shape)
+    graph = read_graph(ready(module), shape)
     largest = max([int(np.prod(op.shape)) for op in graph.ops] + [int(np.prod(shape))])
     most = max(min(MOST_CALIBRATION_ROWS, MOST_ELEMENTS // largest), 16)
     rows = np.ascontiguousarray(rows[:: -(-len(rows) // most)], dtype=np.float32)
@@ -275,7 +282,11 @@ def _quantised_row(made, lowering, sources, scale, offset, seen):
     largest, n = lowering.largest, len(sources)
     plain = (scale == 1).all() and (offset == 0).all()
     whole = plain and (seen == np.floor(seen)).all() and seen.min() >= 0 and seen.max() <= largest
-    step, zero, add = (1.0, 0, 0.0) if whole else (*affine_range(seen, largest), 0.5)
+    given = lowering.input_format()
+    if given is None:
+        given = (1.0, 0) if whole else affine_range(seen, largest)
+    step, zero = given
+    add = 0.0 if whole and given == (1.0, 0) else 0.5
     fields = {"scale": (scale / step).astype(np.float32), "offset": (offset / step + zero + add).astype(np.float32)}
     buffer = made.add(QuantizeInput, "input", "u8", n, columns=sources, largest=largest, **fields)
     return Value(buffer, np.arange(n), "u8", step, zero, max(zero, largest - zero))
@@ -330,7 +341,7 @@ def _row_builder(shape) -> Builder:
     return Builder([InputSpec(f"x{k}") for k in range(int(np.prod(shape)))])
 
 
-def _ready(module):
+def ready(module):
     """Return a copy of a module in eval mode, float32, on the CPU."""
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")

@@ -138,6 +138,6 @@ class FloatLowering(Lowering):
             share = Value(self.add(Clip, "share", "f32", n, (inside.buffer,), low=0.0, high=1.0), places)
             return share if act.name == "hardsigmoid" else self._combined(value, share, multiply=True)
         raise LoweringError(
-            f"{op.path}: {act.name} cannot be lowered in float32; use effml.quantize, which makes it a table, or "
+            f"{act.path}: {act.name} cannot be lowered in float32; use effml.quantize, which makes it a table, or "
             "ReLU, ReLU6, Hardtanh, Hardswish, Hardsigmoid, Sigmoid, Tanh, SiLU"
         )

@@ -124,6 +124,8 @@ def read_graph(module, shape) -> Graph:
         Naming what has no lowering, its path in the module, and the cure.
     """
     tracer = _Tracer()
+    if tracer.is_leaf_module(module, ""):
+        module = torch.nn.Sequential(module)
     try:
         graph = tracer.trace(module)
     except Exception as error:  # whatever the module's own code raises on a proxy
@@ -184,6 +186,7 @@ def _op(node, modules, held):
         )
     call = Call(path, module, node, held)
     kind, inputs, fields, activation = rule(call)
+    activation = None if activation is None else replace(activation, path=path)
     shape = _row_shape(value[0] if is_pair else value, path)
     return Op(kind, node.name, path, tuple(inputs), shape, fields, activation)
 
@@ -275,6 +278,7 @@ class Call:
 def _finish(ops, source, result, traced):
     """Leave out what does nothing, fold batch norm and activations into what they follow."""
     ops, result = _without_nothing(ops, result)
+    ops = _needed(_places_at_once(ops), result)
     link = ""
     if ops and ops[-1].name == result and (ops[-1].kind == "softmax" or _is_sigmoid(ops[-1])):
         link = "softmax" if ops[-1].kind == "softmax" else "sigmoid"
@@ -300,6 +304,28 @@ def _without_nothing(ops, result):
         else:
             kept.append(replace(op, inputs=inputs))
     return kept, alias.get(result, result)
+
+
+def _places_at_once(ops):
+    """Let what moves elements that were moved before read them where they first were."""
+    known = {}
+    for op in ops:
+        first = known.get(op.inputs[0])
+        if op.kind == "places" and first is not None and first.kind == "places":
+            order = first.fields["order"].ravel()[op.fields["order"]]
+            op = replace(op, inputs=first.inputs, fields={"order": order})
+        known[op.name] = op
+    return list(known.values())
+
+
+def _needed(ops, result):
+    """Return the operations that the result needs."""
+    needed, kept = {result}, []
+    for op in reversed(ops):
+        if op.name in needed:
+            needed.update(op.inputs)
+            kept.append(op)
+    return kept[::-1]
 
 
 def _fold(ops, result):
@@ -336,6 +362,8 @@ def _with_scale(first, op):
     if len(op.fields["scale"]) > 1 and first.kind == "dense" and len(first.shape) > 1:
         raise LoweringError(f"{op.path}: the norm of {first.path} runs over another axis than its outputs")
     scale, fields = op.fields["scale"], dict(first.fields)
+    size = np.abs(fields["bias"] * scale) + op.fields.get("size", np.abs(op.fields["offset"]))
     fields["weight"] = fields["weight"] * scale
     fields["bias"] = fields["bias"] * scale + op.fields["offset"]
+    fields["size"] = size  # of what the bias is made of, for bounds on rounding
     return replace(first, name=op.name, fields=fields)

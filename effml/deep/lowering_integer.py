@@ -60,6 +60,17 @@ class IntegerLowering(Lowering):
             self.values[op.name] = getattr(self, f"lower_{op.kind}")(op, *inputs)
         return self.values[self.graph.result]
 
+    def input_format(self):
+        """Return unit and zero point of the input where a recurrent layer was trained with one, else None."""
+        readers = list(self.readers.get(self.graph.source, []))
+        while readers and all(op.kind == "places" for op in readers):
+            readers = [reader for op in readers for reader in self.readers.get(op.name, [])]
+        formats = {
+            op.fields["module"].input_format() if hasattr(op.fields.get("module"), "input_format") else None
+            for op in readers
+        }
+        return formats.pop() if len(formats) == 1 and self.largest == 255 else None
+
     def _target(self, name):
         values = self.held[name]
         return values.reshape(len(values), -1).astype(np.float64)
@@ -264,7 +275,9 @@ class IntegerLowering(Lowering):
 
     def _signs(self, op, sums, places, unit, bias, bound):
         if (unit <= 0).any():
-            raise LoweringError(f"{op.path}: a norm with a negative scale before a sign; put the norm behind a layer")
+            raise LoweringError(
+                f"{op.activation.path}: a norm with a negative scale before a sign; put the norm behind a layer"
+            )
         limit = np.clip(np.ceil(-bias / unit), -bound, bound + 1).astype(np.int32)
         size = self.made.values[sums].shape[1]
         readers = self.readers.get(op.name, [])

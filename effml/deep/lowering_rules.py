@@ -29,12 +29,15 @@ class Activation:
         On a float64 tensor.
     low, high : float
         Of "clip".
+    path : str
+        Where it stands in the module, for messages.
     """
 
     name: str
     function: Callable
     low: float = -np.inf
     high: float = np.inf
+    path: str = ""
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         with torch.no_grad():
@@ -164,10 +167,10 @@ def _batch_norm(call):
     scale = 1 / np.sqrt(_array(module.running_var) + module.eps)
     if module.weight is not None:
         scale = scale * _array(module.weight)
-    offset = -_array(module.running_mean) * scale
-    if module.bias is not None:
-        offset = offset + _array(module.bias)
-    return "scale", call.tensors()[:1], {"scale": scale, "offset": offset}, None
+    shift = -_array(module.running_mean) * scale
+    bias = np.zeros_like(shift) if module.bias is None else _array(module.bias)
+    fields = {"scale": scale, "offset": shift + bias, "size": np.abs(shift) + np.abs(bias)}
+    return "scale", call.tensors()[:1], fields, None
 
 
 def _pooling(mean, dims):

@@ -107,6 +107,8 @@ class Lowering:
     def as_flat(self, value: Value) -> Value:
         """Return a value whose buffer holds its elements alone, in any order."""
         places = value.places.ravel()
+        if value.words:
+            return value
         if len(places) == self.buffer_size(value) and len(np.unique(places)) == len(places):
             return value
         return self.arranged(value)

@@ -13,7 +13,7 @@ class _QuantizedTorch:
     """What both have instead of a linear model's layers: the module of a torch estimator."""
 
     def _quantize(self, fitted, X_calib):
-        from effml.export import frame_of, lower
+        from effml.export import check_export, frame_of
 
         builder, frame, final = frame_of(fitted)
         if not hasattr(final, "export_module_"):
@@ -21,7 +21,8 @@ class _QuantizedTorch:
         is_classifier = hasattr(final, "classes_")
         if is_classifier is not isinstance(self, QuantizedTorchClassifier):
             raise LoweringError(f"{type(self).__name__} does not fit {type(final).__name__}")
-        lower(fitted)  # checks that the model is one with a Program, or says what stands in the way
+        if not (report := check_export(fitted)).supported:
+            raise LoweringError(str(report))
         rows = _calibration_rows(_encoded(builder, X_calib))
         self.estimator_ = fitted
         if is_classifier:

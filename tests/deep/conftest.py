@@ -2,7 +2,21 @@
 
 import pytest
 
-torch = pytest.importorskip("torch", reason='the torch bridge needs pip install "effml[torch]"')
+try:
+    import torch
+except ImportError:
+    torch = None
+
+
+class WithoutTorch(pytest.Module):
+    """A module of tests that is skipped before it is imported."""
+
+    def collect(self):
+        pytest.skip('the torch bridge needs pip install "effml[torch]"', allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    return WithoutTorch.from_parent(parent, path=module_path) if torch is None else None
 
 
 @pytest.fixture(autouse=True)

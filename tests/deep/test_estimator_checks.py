@@ -1,26 +1,22 @@
 """scikit-learn's own checks on both estimators."""
 
-import pytest
+import torch
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("skorch")
-pytest.importorskip("torchao")
-
-from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
-
-from effml.deep import ProxConnect, Recipe, TorchClassifier, TorchRegressor  # noqa: E402
+from effml.deep import ProxConnect, Recipe, TorchClassifier, TorchRegressor
 
 
-def network(n_features, n_outputs):
-    return torch.nn.Sequential(torch.nn.Linear(n_features, 16), torch.nn.ReLU(), torch.nn.Linear(16, n_outputs))
+class Network(torch.nn.Sequential):  # a class, whose name in the tests' names is the same in every process
+    def __init__(self, n_features, n_outputs):
+        super().__init__(torch.nn.Linear(n_features, 16), torch.nn.ReLU(), torch.nn.Linear(16, n_outputs))
 
 
 RECIPE = Recipe([ProxConnect(bits=4)])
 FAST = {"learning_rate_init": 0.02, "batch_size": 32, "max_iter": 10}
 ESTIMATORS = [
-    TorchClassifier(network, **FAST),
-    TorchClassifier(network, recipe=RECIPE, **FAST),
-    TorchRegressor(network, **FAST),
+    TorchClassifier(Network, **FAST),
+    TorchClassifier(Network, recipe=RECIPE, **FAST),
+    TorchRegressor(Network, **FAST),
 ]
 STOCHASTIC = "shuffled mini-batches: a row of weight 2 is not the row twice"
 

@@ -18,10 +18,12 @@ except ImportError as error:
     raise ImportError('effml.deep needs torch: pip install "effml[torch]"') from error
 
 _MODULES = {
+    "distillation": ("Distillation",),
     "estimators": ("TorchClassifier", "TorchRegressor"),
     "finishing": ("fold_batch_norm", "recalibrate_batch_norm"),
     "foothill": ("Foothill", "FoothillBinarize", "FoothillLoss", "FoothillSign", "foothill_function"),
     "hooks": ("Hooks", "remove_hooks"),
+    "masks": ("KeepZeros",),
     "metrics": (
         "Cost",
         "cost",
@@ -32,8 +34,9 @@ _MODULES = {
         "peak_activation_bytes",
         "size_bits",
     ),
-    "phases": ("Distill", "Improve", "Int8", "LowRank", "MagnitudePrune", "Width"),
-    "plan": ("Phase", "Plan"),
+    "ledger": ("Entry", "Ledger"),
+    "phases": ("IntegerWeights", "LowRank", "MagnitudePrune", "Phase", "Train", "Width"),
+    "plan": ("Plan",),
     "plugs": (
         "Analysis",
         "Callback",

@@ -18,6 +18,7 @@ except ImportError as error:
     raise ImportError('effml.deep needs torch: pip install "effml[torch]"') from error
 
 _MODULES = {
+    "channel_propagation": ("ChannelPropagation",),
     "distillation": ("Distillation",),
     "estimators": ("TorchClassifier", "TorchRegressor"),
     "finishing": ("fold_batch_norm", "recalibrate_batch_norm"),

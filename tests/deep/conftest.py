@@ -1,13 +1,13 @@
-"""Every test here needs torch; without it they are skipped, and say so."""
+"""What the tests of the torch bridge share; without torch every module there is skipped, and says so."""
 
 import pytest
-
-torch = pytest.importorskip("torch", reason='the torch bridge needs pip install "effml[torch]"')
 
 
 @pytest.fixture(autouse=True)
 def one_thread():
     """Small networks are fastest on one thread, and their sums then come in one order."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -17,6 +17,7 @@ def one_thread():
 @pytest.fixture(scope="session")
 def digits():
     """scikit-learn's digits as float32 Tensors in [0, 1]: (X_train, y_train), (X_test, y_test)."""
+    import torch
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

@@ -1,14 +1,13 @@
 """scikit-learn's own checks on both estimators."""
 
 import pytest
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason='the torch bridge needs pip install "effml[torch]"')
 pytest.importorskip("skorch")
 pytest.importorskip("torchao")
 
-from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
-
-from effml.deep import ProxConnect, Recipe, TorchClassifier, TorchRegressor  # noqa: E402
+from effml.deep import ProxConnect, Recipe, TorchClassifier, TorchRegressor
 
 
 def network(n_features, n_outputs):

@@ -4,11 +4,13 @@ import pickle
 
 import numpy as np
 import pytest
-import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+torch = pytest.importorskip("torch", reason='the torch bridge needs pip install "effml[torch]"')
+
 from torch import nn
 from torch.nn.utils import parametrize
 

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch", reason='the torch bridge needs pip install "effml[torch]"')
+
 from torch import nn
 
 from effml.deep import (

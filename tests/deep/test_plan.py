@@ -4,7 +4,9 @@ import copy
 import json
 
 import pytest
-import torch
+
+torch = pytest.importorskip("torch", reason='the torch bridge needs pip install "effml[torch]"')
+
 from torch import nn
 
 from effml.deep import (

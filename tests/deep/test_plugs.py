@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
+
+torch = pytest.importorskip("torch", reason='the torch bridge needs pip install "effml[torch]"')
+
 from torch import nn
 from torch.nn.utils import parametrize
 

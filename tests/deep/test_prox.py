@@ -4,12 +4,13 @@ import copy
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
+torch = pytest.importorskip("torch", reason='the torch bridge needs pip install "effml[torch]"')
 pytest.importorskip("torchao")
+
+from torch import nn
 
 from effml.deep import ProxConnect, Recipe, SmartTernary, evaluate, train
 from effml.deep.prox_maps import SCHEDULES, linear_map, nearest, prox_map

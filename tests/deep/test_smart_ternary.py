@@ -4,7 +4,9 @@ import math
 
 import numpy as np
 import pytest
-import torch
+
+torch = pytest.importorskip("torch", reason='the torch bridge needs pip install "effml[torch]"')
+
 from torch import nn
 
 from effml.deep import ProxConnect, Recipe, SmartTernary, evaluate, size_bits, train

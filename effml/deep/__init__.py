@@ -19,12 +19,15 @@ except ImportError as error:
     raise ImportError('effml.deep needs torch: pip install "effml[torch]"') from error
 
 _MODULES = {
+    "channel_propagation": ("ChannelPropagation",),
+    "distillation": ("Distillation",),
     "estimators": ("TorchClassifier", "TorchRegressor"),
     "finishing": ("fold_batch_norm", "recalibrate_batch_norm"),
     "foothill": ("Foothill", "FoothillBinarize", "FoothillLoss", "FoothillSign", "foothill_function"),
     "hooks": ("Hooks", "remove_hooks"),
     "lowering": ("QuantizedModule", "lower_module", "quantize_module"),
     "lowering_bound": ("module_bound",),
+    "masks": ("KeepZeros",),
     "metrics": (
         "Cost",
         "cost",
@@ -35,8 +38,9 @@ _MODULES = {
         "peak_activation_bytes",
         "size_bits",
     ),
-    "phases": ("Distill", "Improve", "Int8", "LowRank", "MagnitudePrune", "Width"),
-    "plan": ("Phase", "Plan"),
+    "ledger": ("Entry", "Ledger"),
+    "phases": ("IntegerWeights", "LowRank", "MagnitudePrune", "Phase", "Train", "Width"),
+    "plan": ("Plan",),
     "plugs": (
         "Analysis",
         "Callback",

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from effml.deep.storage import file_bytes, stored_tensors
@@ -76,7 +76,7 @@ def peak_activation_bytes(model, example_inputs):
     >>> peak_activation_bytes(torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.Linear(8, 2)), torch.zeros(1, 64))
     288
     """
-    inputs = _as_tuple(example_inputs)
+    inputs = tree_map(torch.clone, _as_tuple(example_inputs))  # a slice would count as all it is a part of
     recorder = _Lifetimes([*model.parameters(), *model.buffers()], inputs)
     with _evaluating(model), recorder:
         outputs = model(*inputs)

@@ -97,10 +97,7 @@ class Selective(Technique):
         """
         candidates = [(name, module) for name, module in model.named_modules() if isinstance(module, self.module_types)]
         kept = candidates[1:-1] if self.include == "inner" else candidates
-        if self.include is not None and self.include != "inner":
-            kept = [pair for pair in kept if _matches(self.include, *pair)]
-        if self.exclude is not None:
-            kept = [pair for pair in kept if not _matches(self.exclude, *pair)]
+        kept = [pair for pair in kept if self.matches(*pair)]
         if not kept:
             names = ", ".join(name or "(the model itself)" for name, _ in candidates) or "none of the right type"
             raise ValueError(
@@ -109,8 +106,16 @@ class Selective(Technique):
             )
         return kept
 
+    def matches(self, name, module) -> bool:
+        """Whether type, `include` and `exclude` choose one module; "inner" depends on the others and is left open."""
+        if not isinstance(module, self.module_types) or (
+            self.exclude is not None and _fits(self.exclude, name, module)
+        ):
+            return False
+        return self.include in (None, "inner") or _fits(self.include, name, module)
 
-def _matches(rule, name, module):
+
+def _fits(rule, name, module):
     if callable(rule):
         return bool(rule(name, module))
     patterns = [rule] if isinstance(rule, str) else rule

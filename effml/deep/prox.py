@@ -174,6 +174,7 @@ class ProxConnect(Selective, OptimizerWrapper, Callback):
 
     def train_begin(self, state):
         """Tell the optimizer how long the training is."""
+        self.optimizer_.n_steps = state.step
         self.optimizer_.total_steps = state.total_steps
         self.optimizer_.warmup_steps = round(self.warmup * state.total_steps)
 

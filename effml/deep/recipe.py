@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+import weakref
 from typing import ClassVar
 
 import torch
@@ -151,7 +152,17 @@ class Recipe(BaseEstimator):
         model = copy.deepcopy(model) if copy_model else model
         for name, technique in self.techniques_.items():
             model = self._install(name, technique, model)
+        self._applied = weakref.ref(model)
         return model
+
+    def is_applied_to(self, model):
+        """Whether `model` is what `apply` returned last."""
+        applied = getattr(self, "_applied", None)
+        return applied is not None and applied() is model
+
+    def __getstate__(self):
+        """Without the weak reference to the model, which cannot be pickled."""
+        return {key: value for key, value in super().__getstate__().items() if key != "_applied"}
 
     def _install(self, name, technique, model):
         if isinstance(technique, plugs.GraphSurgery):
@@ -368,7 +379,7 @@ def _swap(model, function, technique, only=None):
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, new.train(module.training))
             names.append(name)
-    if only is None and not names:
+    if only is None and not names and not isinstance(technique, plugs.Parametrization):
         warnings.warn(f"{type(technique).__name__} found no module to swap", stacklevel=3)
     return names
 

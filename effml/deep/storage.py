@@ -146,13 +146,23 @@ def _affine(values, rows, n_rows):
     largest = np.zeros(n_rows, np.float32)
     np.maximum.at(largest, rows, np.abs(values))
     for top in _LARGEST_INTEGERS:
-        near = np.where(largest > 0, largest / np.float32(top), np.float32(1))
-        for scale in (near, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(np.inf))):
-            integers = np.rint(values / scale[rows])
-            if np.abs(integers).max() <= top and np.array_equal(integers.astype(np.float32) * scale[rows], values):
-                codes = (integers + top).astype(np.uint8)
-                return Stored("affine", (), scale.reshape(-1, 1), codes, (2 * top).bit_length(), zero=top)
+        scale = _row_scales(values, rows, largest, top)
+        if scale is not None:
+            codes = (np.rint(values / scale[rows]) + top).astype(np.uint8)
+            return Stored("affine", (), scale.reshape(-1, 1), codes, (2 * top).bit_length(), zero=top)
     return None
+
+
+def _row_scales(values, rows, largest, top):
+    """A scale for each row with which its values are integers up to `top`, exactly in float32; None if one has none."""
+    near = np.where(largest > 0, largest / np.float32(top), np.float32(1))
+    found = np.full(len(largest), np.nan, np.float32)
+    for scale in (near, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(np.inf))):
+        integers = np.rint(values / scale[rows])
+        wrong = (np.abs(integers) > top) | (integers.astype(np.float32) * scale[rows] != values)
+        right = np.bincount(rows, weights=wrong, minlength=len(largest)) == 0
+        found = np.where(np.isnan(found) & right, scale, found)
+    return None if np.isnan(found).any() else found
 
 
 def stored_tensors(model):

@@ -85,13 +85,13 @@ def train(
     random_state=None,
     verbose=False,
 ):
-    """Train a model with a recipe, in place, and return the final state of training.
+    """Train a model with a recipe and return the final state of training.
 
     Parameters
     ----------
     model : nn.Module
-        As `Recipe.apply` returned it; with a recipe not applied yet, that is done first, and ``state.model`` is another
-        object than `model`.
+        As `Recipe.apply` returned it. To any other model the recipe is applied first; ``state.model`` is then another
+        object, and `model` stays as it is.
     data : (inputs, targets) or (inputs, targets, weights), arrays or Tensors; or an iterable of such batches
         An iterable needs a length, such as a DataLoader's.
     recipe : Recipe or None
@@ -133,7 +133,7 @@ def train(
         if isinstance(data, (tuple, list)) and not (data and isinstance(data[0], (tuple, list))):
             shuffle = int(torch.randint(2**31, ())) if seed is None else seed
             data = Batches(data, batch_size=batch_size, seed=shuffle, transform=transform)
-        if not hasattr(recipe, "techniques_"):
+        if not recipe.is_applied_to(model):
             model = recipe.apply(model, example_inputs=next(iter(data))[0][:2])
             _restart(data)
         make = torch.optim.Adam if optimizer is None else optimizer

@@ -1,4 +1,4 @@
-"""Every test here needs torch; without it they are skipped, and say so."""
+"""What the tests of the torch bridge share; without torch every module there is skipped, and says so."""
 
 import pytest
 

@@ -151,6 +151,7 @@ def test_peak_counts_what_lives_at_once():
     assert peak_activation_bytes(nn.Sequential(*[nn.Sigmoid()] * 6), x) == 800
     assert peak_activation_bytes(Residual(), x) == 1200
     assert peak_activation_bytes(nn.Flatten(), x) == 400  # a view
+    assert peak_activation_bytes(nn.Flatten(), torch.zeros(50, 100)[:1]) == 400
 
 
 def test_latency_and_all_numbers_together():

@@ -7,9 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 pytest.importorskip("torchao")
+
+from torch import nn
 
 from effml.deep import ProxConnect, Recipe, SmartTernary, evaluate, train
 from effml.deep.prox_maps import SCHEDULES, linear_map, nearest, prox_map

@@ -216,7 +216,7 @@ class IntegerLowering(Lowering):
             first = next((other for other in self.graph.ops if other.name == op.inputs[0]), None)
             if not plain or first is None or first.kind != "conv" or len(first.shape) != 3 or min(first.shape[1:]) < 2:
                 continue
-            if first.name != self.graph.result and (first.activation is None or first.activation.name in MONOTONE):
+            if first.name not in self.ends and (first.activation is None or first.activation.name in MONOTONE):
                 found[first.name] = op
         return found
 
@@ -237,7 +237,7 @@ class IntegerLowering(Lowering):
             The recorded value to come close to; by default the operation's.
         """
         act, target = op.activation, self._target(target or op.name)
-        if op.name == self.graph.result and act is None:
+        if op.name in self.ends and act is None:
             return self._scores(sums, places, unit, bias, bound)
         if act is not None and act.name == "sign":
             return self._signs(op, sums, places, unit, bias, bound)
@@ -340,7 +340,7 @@ class IntegerLowering(Lowering):
         return self.outcome(op, value.buffer, value.places, unit, bias, bound)
 
     def lower_activation(self, op, value):
-        if op.activation.name == "sign" or value.dtype != "u8" or op.name == self.graph.result:
+        if op.activation.name == "sign" or value.dtype != "u8" or op.name in self.ends:
             value = self.as_flat(value)
             unit, bias = np.full(1, value.unit), np.full(1, -value.zero_point * value.unit)
             return self.outcome(op, value.buffer, value.places, unit, bias, np.full(1, 255))

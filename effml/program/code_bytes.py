@@ -118,6 +118,7 @@ CODE_BYTES = {
         ("packed_dense", "levels"): 0,
         ("packed_conv", "levels"): 0,
         ("packed_conv", "groups"): 0,
+        ("packed_conv", "requantise"): 40,
         ("packed_conv", "even_unpooled"): 271,
         ("packed_conv", "odd_unpooled"): 289,
         ("packed_conv", "byte_unpooled"): 255,

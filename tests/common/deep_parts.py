@@ -56,6 +56,9 @@ def _images(rng, first):
     levels = rng.integers(-300, 300, (1, 16)).astype(np.int16)
     yield ("packed_conv", "levels"), _program([first, _conv(rng, 4, levels=levels)]), _program([first, _conv(rng, 4)])
     yield ("packed_conv", "groups"), _program([first, _conv(rng, 4, groups=2)]), _program([first, _conv(rng, 4)])
+    conv, level = _conv(rng, 4), requantised(rng, ("sum",), "level", 8 * 7 * 6, 6, wide=False)
+    held = conv.replace(output=level.output, requantise=level)
+    yield ("packed_conv", "requantise"), _program([first, held]), _program([first, conv])
     dense = _dense(rng, None)
     yield ("packed_dense", "levels"), _program([first, _dense(rng, levels)]), _program([first, dense])
 

@@ -140,7 +140,9 @@ def _integer_images(rng, n, fields, n_taps, n_filters, short):
     other = requantised(rng, ("total",), "other", total.output.size, n_channels, wide=False)
     m = pool.output.size + other.output.size
     if short:
-        return [quantised_row(rng, n), conv, level, *([pool] if rng.random() < 0.5 else [])]
+        if rng.random() < 0.5:
+            conv, level = conv.replace(output=level.output, requantise=level), None
+        return [quantised_row(rng, n), conv, *([level] if level else []), *([pool] if rng.random() < 0.5 else [])]
     join = Join(inputs=("pool", "other"), output=Buffer("join", "u8", m), sizes=(pool.output.size, other.output.size))
     both = requantised(rng, ("join", "join"), "both", m, 1, factors=2, wide=bool(rng.random() < 0.3))
     return [quantised_row(rng, n), conv, level, pool, total, other, join, both]

@@ -398,15 +398,24 @@ class Requantise(Step):
             ]
         )
 
-    def _emit_sum(self, c, ref, kind):
-        n, tag = self.output.size, self.output.name
+    def emit_kept(self, c, target, value) -> list[str]:
+        """Return the C lines that requantise one value of number k and keep it."""
+        kind, cell = "int64_t" if self.wide else "int32_t", C_TYPES[self.output.dtype]
+        lines = [
+            f"const {kind} v = {self._emit_sum(c, lambda name: value, kind, '')};",
+            f"{target} = ({cell})({clipped(self.shift, self.lowest, self.largest)});",
+        ]
+        return ["{", *("    " + line for line in lines), "}"]
+
+    def _emit_sum(self, c, ref, kind, element="[k]"):
+        n, tag = self.output.size if element else len(self.offset), self.output.name
         offset = _one_or_each(c, f"{tag}_offset", self.offset, n)
         product = "uint32_t" if not self.wide else kind
         terms = []
         for name, values in zip(self.inputs, np.atleast_2d(self.factor), strict=True):
             factor = _one_or_each(c, f"{tag}_factor", values, n)
             times = "" if factor == "1" else f" * ({product}){factor}"
-            terms.append(f"({product}){ref(name)}[k]{times}")
+            terms.append(f"({product}){ref(name)}{element}{times}")
         return f"({kind})({' + '.join([*terms, f'({product}){offset}'])})"
 
 

@@ -18,6 +18,7 @@ from effml.deep.lowering_integer import IntegerLowering
 from effml.deep.lowering_values import Value
 from effml.program.buffers import RAW, InputSpec, Output, smallest_unsigned
 from effml.program.frame import Builder, Column, Frame, LoweringError
+from effml.program.passes import requantise_at_once
 from effml.program.program import Program
 from effml.program.steps import Affine, ArgBest, Positive, QuantizeInput, Select, Softmax
 
@@ -274,7 +275,7 @@ def integer_program(
     value = replace(value, places=value.places.reshape(shape))
     _add_outputs(lowering, builder, lowering.run(value), classes, regression)
     builder.describe_missing("is read as 0; impute before the call")
-    return builder.program(source)
+    return requantise_at_once(builder.program(source))
 
 
 def _quantised_row(made, lowering, sources, scale, offset, seen):

@@ -5,6 +5,7 @@ permute, slices) is a table of where each one comes from and costs nothing.
 """
 
 import operator
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -64,7 +65,8 @@ class Graph:
     link : {"", "softmax", "sigmoid"}
         What stood behind the output and was left out.
     traced : fx.GraphModule
-    module : torch.nn.Module
+    derived : dict of str to (str, callable)
+        Values that torch does not compute: from which other value, and how.
     """
 
     ops: list
@@ -72,13 +74,18 @@ class Graph:
     result: str
     link: str
     traced: fx.GraphModule
+    derived: dict = field(default_factory=dict)
 
     def record(self, rows: np.ndarray) -> dict:
         """Return the float32 values of all operations and of the input on rows, (n_rows, *shape)."""
         held = _Recorder(self.traced).record(torch.as_tensor(rows))
         held = {name: value[0] if _is_pair(value) else value for name, value in held.items()}
-        wanted = {self.source, *(op.name for op in self.ops), *(op.before for op in self.ops)} - {""}
-        return {name: held[name].detach().numpy().astype(np.float32, copy=False) for name in wanted}
+        wanted = {self.source, *(op.name for op in self.ops), *(op.before for op in self.ops)} - {"", *self.derived}
+        wanted |= {source for source, _ in self.derived.values() if source not in self.derived}
+        values = {name: held[name].detach().numpy().astype(np.float32, copy=False) for name in wanted}
+        for name, (source, function) in self.derived.items():
+            values[name] = function(values[source]).astype(np.float32)
+        return values
 
 
 def _is_pair(value) -> bool:
@@ -287,8 +294,9 @@ def _finish(ops, source, result, traced):
     if any(op.kind == "softmax" for op in ops):
         path = next(op.path for op in ops if op.kind == "softmax")
         raise LoweringError(f"{path}: softmax can be lowered at the end of a module only")
+    ops, derived = _rising_first(ops)
     ops, renamed = _fold(ops, result)
-    return Graph(ops, source, renamed.get(result, result), link, traced)
+    return Graph(ops, source, renamed.get(result, result), link, traced, derived)
 
 
 def _is_sigmoid(op):
@@ -326,6 +334,37 @@ def _needed(ops, result):
             needed.update(op.inputs)
             kept.append(op)
     return kept[::-1]
+
+
+def _rising_first(ops):
+    """Let what rises with its input come before the maximum pooling that it follows: there it folds into weights."""
+    known, derived = {}, {}
+    n_readers = Counter(name for op in ops for name in op.inputs)
+    for op in ops:
+        pool, function = known.get(op.inputs[0]), _rising(op)
+        if function is None or pool is None or pool.kind != "pool" or pool.fields["mean"] or n_readers[pool.name] > 1:
+            known[op.name] = op
+            continue
+        source = pool.inputs[0]
+        if source not in known:  # the input of the network
+            known[op.name] = op
+            continue
+        inner = replace(op, name=f"{op.name} before {pool.name}", inputs=(source,), shape=known[source].shape)
+        derived[inner.name] = (source, function)
+        del known[pool.name]
+        known[inner.name] = inner
+        known[op.name] = replace(pool, name=op.name, inputs=(inner.name,))
+    return list(known.values()), derived
+
+
+def _rising(op):
+    """Return what an operation does to values (n_rows, channels, ...), if it never falls, else None."""
+    if op.kind == "activation" and op.activation.name in ("clip", "sign"):
+        return op.activation
+    if op.kind == "scale" and (op.fields["scale"] > 0).all():
+        scale, offset = op.fields["scale"], op.fields["offset"]
+        return lambda values: (values.swapaxes(1, -1) * scale + offset).swapaxes(1, -1)
+    return None
 
 
 def _fold(ops, result):

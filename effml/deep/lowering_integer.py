@@ -216,7 +216,7 @@ class IntegerLowering(Lowering):
             first = next((other for other in self.graph.ops if other.name == op.inputs[0]), None)
             if not plain or first is None or first.kind != "conv" or len(first.shape) != 3 or min(first.shape[1:]) < 2:
                 continue
-            if first.name != self.graph.result and (first.activation is None or first.activation.name in MONOTONE):
+            if first.name not in self.ends and (first.activation is None or first.activation.name in MONOTONE):
                 found[first.name] = op
         return found
 
@@ -237,7 +237,7 @@ class IntegerLowering(Lowering):
             The recorded value to come close to; by default the operation's.
         """
         act, target = op.activation, self._target(target or op.name)
-        if op.name == self.graph.result and act is None:
+        if op.name in self.ends and act is None:
             return self._scores(sums, places, unit, bias, bound)
         if act is not None and act.name == "sign":
             return self._signs(op, sums, places, unit, bias, bound)
@@ -275,9 +275,7 @@ class IntegerLowering(Lowering):
 
     def _signs(self, op, sums, places, unit, bias, bound):
         if (unit <= 0).any():
-            raise LoweringError(
-                f"{op.activation.path}: a norm with a negative scale before a sign; put the norm behind a layer"
-            )
+            sums, unit, bias, bound = self._all_rising(sums, unit, bias, bound)
         limit = np.clip(np.ceil(-bias / unit), -bound, bound + 1).astype(np.int32)
         size = self.made.values[sums].shape[1]
         readers = self.readers.get(op.name, [])
@@ -287,6 +285,17 @@ class IntegerLowering(Lowering):
         fields = {"threshold": limit, "n_inputs": size, "packed": packed}
         buffer = self.add(Threshold, "sign", dtype, n, (sums,), **fields)
         return Value(buffer, places, dtype, 1.0, 0, 1, words)
+
+    def _all_rising(self, sums, unit, bias, bound):
+        """Add ``sum * unit + bias`` in units that leave the sign right; return it as sums of one positive unit."""
+        step = max((np.abs(unit) * bound + np.abs(bias)).max(), 1e-30) / 2.0**30
+        shift = int(np.clip(np.floor(30 - np.log2(max(np.abs(unit).max(), np.abs(bias).max()) / step)), 0, 30))
+        factor, offset = (np.rint(values / step * 2.0**shift).astype(np.int32) for values in (unit, bias))
+        fields = {"factor": factor, "offset": offset, "shift": shift, "wide": True}
+        fields |= {"largest": 2**31 - 1, "lowest": -(2**31) + 1}
+        buffer = self.add(Requantise, "rising", "i32", self.made.values[sums].shape[1], (sums,), **fields)
+        n = len(unit)
+        return buffer, np.full(n, step), np.zeros(n), np.full(n, 2**30)
 
     def _reads_words(self, reader):
         if reader.kind != "dense" or len(reader.shape) != 1:
@@ -340,7 +349,7 @@ class IntegerLowering(Lowering):
         return self.outcome(op, value.buffer, value.places, unit, bias, bound)
 
     def lower_activation(self, op, value):
-        if op.activation.name == "sign" or value.dtype != "u8" or op.name == self.graph.result:
+        if op.activation.name == "sign" or value.dtype != "u8" or op.name in self.ends:
             value = self.as_flat(value)
             unit, bias = np.full(1, value.unit), np.full(1, -value.zero_point * value.unit)
             return self.outcome(op, value.buffer, value.places, unit, bias, np.full(1, 255))

@@ -69,6 +69,10 @@ class Lowering:
         for op in graph.ops:
             for name in op.inputs:
                 self.readers.setdefault(name, []).append(op)
+        self.ends = {graph.result}  # values that are given out, moved elements at most
+        for op in reversed(graph.ops):
+            if op.name in self.ends and op.kind == "places" and len(self.readers[op.inputs[0]]) == 1:
+                self.ends.add(op.inputs[0])
 
     def add(self, step, hint, dtype, size, inputs, **fields) -> str:
         """Add a step and return the name of its buffer."""

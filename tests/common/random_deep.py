@@ -33,6 +33,8 @@ def deep_programs(rng, dtype):
             yield image_program(rng, dtype=dtype, is_float=is_float, **random_convolution(rng))
     for spread in ("", "std", "mad"):
         yield recurrent_program(rng, dtype=dtype, spread=spread)
+    yield image_program(rng, dtype=dtype, is_float=False, short=True, **random_convolution(rng))
+    yield recurrent_program(rng, dtype=dtype, spread="", short=True)
 
 
 def random_convolution(rng):
@@ -87,13 +89,16 @@ def requantised(rng, source, name, size, n, *, factors=1, wide=None):
     )
 
 
-def image_program(rng, *, dtype, is_float, image_shape, **fields):
-    """Return input -> convolution -> pooling, beside a plain pooling -> joint -> sum with itself -> dense -> class."""
+def image_program(rng, *, dtype, is_float, image_shape, short=False, **fields):
+    """Return input -> convolution -> pooling, beside a plain pooling -> joint -> sum with itself -> dense -> class.
+
+    With `short` much of it is left out.
+    """
     n = int(np.prod(image_shape))
     n_filters = fields["groups"] * int(rng.integers(1, 4))
     n_taps = fields["kernel"][0] * fields["kernel"][1] * image_shape[2] // fields["groups"]
     make = _float_images if is_float else _integer_images
-    steps = make(rng, n, {"image_shape": image_shape, **fields}, n_taps, n_filters)
+    steps = make(rng, n, {"image_shape": image_shape, **fields}, n_taps, n_filters, short)
     n_hidden = steps[-1].output.size
     if is_float:
         last = Dense(
@@ -121,7 +126,7 @@ def _pool(rng, source, name, shape, dtype, *, mode):
     return Pool(inputs=(source,), output=Buffer(name, dtype, size), **fields)
 
 
-def _integer_images(rng, n, fields, n_taps, n_filters):
+def _integer_images(rng, n, fields, n_taps, n_filters, short):
     n_bits = int(rng.integers(1, 9))
     levels = random_levels(rng, n_bits, n_filters)
     fields |= {"n_bits": n_bits, "zero_point": int(rng.choice([0, 128])), "levels": levels}
@@ -134,12 +139,16 @@ def _integer_images(rng, n, fields, n_taps, n_filters):
     n_channels = fields["image_shape"][2]
     other = requantised(rng, ("total",), "other", total.output.size, n_channels, wide=False)
     m = pool.output.size + other.output.size
+    if short:
+        if rng.random() < 0.5:
+            conv, level = conv.replace(output=level.output, requantise=level), None
+        return [quantised_row(rng, n), conv, *([level] if level else []), *([pool] if rng.random() < 0.5 else [])]
     join = Join(inputs=("pool", "other"), output=Buffer("join", "u8", m), sizes=(pool.output.size, other.output.size))
     both = requantised(rng, ("join", "join"), "both", m, 1, factors=2, wide=bool(rng.random() < 0.3))
     return [quantised_row(rng, n), conv, level, pool, total, other, join, both]
 
 
-def _float_images(rng, n, fields, n_taps, n_filters):
+def _float_images(rng, n, fields, n_taps, n_filters, short):
     weight = rng.normal(size=(n_taps, n_filters)).astype(np.float32)
     fields |= {"weight": weight, "bias": rng.normal(size=n_filters).astype(np.float32)}
     shape = Conv(inputs=(), output=Buffer("sum", "f32", 1), **fields).out_shape
@@ -148,6 +157,10 @@ def _float_images(rng, n, fields, n_taps, n_filters):
     clip = Clip(inputs=("sum",), output=Buffer("clip", "f32", size), low=-0.3, high=2.5)
     product = Combine(inputs=("sum", "clip"), output=Buffer("product", "f32", size), multiply=True)
     total = Combine(inputs=("product", "clip"), output=Buffer("total", "f32", size))
+    if short:
+        chosen = rng.choice(3)
+        pool = _pool(rng, "sum", "pool", shape, "f32", mode=str(rng.choice(["largest", "mean"])))
+        return [conv, *([clip] if chosen == 1 else [pool] if chosen else [])]
     pools = [_pool(rng, "total", f"pool{k}", shape, "f32", mode=("largest", "mean")[k]) for k in (0, 1)]
     sizes = tuple(pool.output.size // shape[2] for pool in pools)
     if len(set(sizes)) == 1:  # pixel by pixel
@@ -158,21 +171,24 @@ def _float_images(rng, n, fields, n_taps, n_filters):
     return [conv, clip, product, total, *pools, join]
 
 
-def recurrent_program(rng, *, dtype, spread):
-    """Return input -> loop of an LSTM in integers -> dense -> class; with `spread` its sums are normalised."""
+def recurrent_program(rng, *, dtype, spread, short=False):
+    """Return input -> loop of an LSTM in integers -> dense -> class; with `spread` its sums are normalised.
+
+    With `short` the body has no gates: the products are added and requantised, or go through a curve.
+    """
     n_turns, width, n_hidden = int(rng.integers(1, 7)), int(rng.integers(1, 6)), int(rng.integers(1, 9))
     collect, reverse = bool(rng.random() < 0.5), bool(rng.random() < 0.5)
     n_bits = int(rng.integers(2, 9))
-    body = _lstm_body(rng, width, n_hidden, n_bits, spread)
+    body = (_simple_body if short else _lstm_body)(rng, width, n_hidden, n_bits, spread)
     n_out = n_hidden * (n_turns if collect else 1)
     loop = Loop(
         inputs=("q",),
         output=Buffer("hidden", "i8", n_out),
         body=body,
         element=Buffer("part", "u8", width),
-        carries=(Buffer("h", "i8", n_hidden), Buffer("c", "i16", n_hidden)),
-        starts=(3, 0),
-        successors=("h_next", "c_next"),
+        carries=(Buffer("h", "i8", n_hidden), Buffer("c", "i16", n_hidden))[: 2 - short],
+        starts=(3, 0)[: 2 - short],
+        successors=("h_next", "c_next")[: 2 - short],
         n=n_turns,
         result="h_next",
         collect=collect,
@@ -180,6 +196,21 @@ def recurrent_program(rng, *, dtype, spread):
     )
     last = packed_dense(rng, loop, "scores", n_out, 4, n_bits, 0, "")
     return _with_outputs([quantised_row(rng, n_turns * width), loop, last], n_turns * width, dtype)
+
+
+def _simple_body(rng, width, n_hidden, n_bits, spread):
+    n = n_hidden
+    fields = {"n_bits": n_bits, "bias": np.empty(0, np.int32), "codes": codes_of(rng, width, n, n_bits)}
+    read = PackedDense(inputs=("part",), output=Buffer("read", "i32", n), zero_point=7, **fields)
+    if not spread and rng.random() < 0.5:
+        added = _to_shorts(rng, ("read", "h"), "sums", n)
+        return read, added, _pieces(rng, "h_next", "i8", n, 0, -127, 127)
+    scaled = _to_shorts(rng, ("read",), "scaled", n)
+    if not spread:
+        return read, scaled, _to_shorts(rng, ("scaled", "h"), "h_next", n, "i8")
+    given = {"gain": random_bias(rng, n, 2**12), "offset": random_bias(rng, n, 2**20), "shift": 10, "spread": spread}
+    normal = Normalise(inputs=("scaled",), output=Buffer("normal", "i16", n), largest=32767, **given)
+    return read, scaled, normal, _to_shorts(rng, ("normal", "h"), "h_next", n, "i8")
 
 
 def _lstm_body(rng, width, n_hidden, n_bits, spread):
@@ -228,17 +259,17 @@ def _lstm_body(rng, width, n_hidden, n_bits, spread):
     return tuple(steps)
 
 
-def _to_shorts(rng, names, hint, n):
+def _to_shorts(rng, names, hint, n, dtype="i16"):
     wide = bool(rng.random() < 0.5)
     factor = random_bias(rng, (len(names), n), 2**28 if wide else 2**6)
     return Requantise(
         inputs=names,
-        output=Buffer(hint, "i16", n),
+        output=Buffer(hint, dtype, n),
         factor=factor if len(names) > 1 else factor[0],
         offset=random_bias(rng, n),
         shift=24 if wide else 2,
-        largest=32767,
-        lowest=-32767,
+        largest=32767 if dtype == "i16" else 127,
+        lowest=-32767 if dtype == "i16" else -127,
         wide=wide,
     )
 

@@ -65,6 +65,7 @@ def modules():
         "norm first": (nn.Sequential(nn.BatchNorm1d(20), nn.Linear(20, 8), nn.SiLU(), nn.Linear(8, 3)), (20,)),
         "flat rows": (nn.Sequential(nn.Unflatten(1, (2, 5, 5)), *odd_free(), nn.Flatten(), nn.LazyLinear(4)), (50,)),
         "probabilities": (nn.Sequential(nn.Linear(20, 16), nn.Tanh(), nn.Linear(16, 3), nn.Softmax(1)), (20,)),
+        "pooled signs": (nn.Sequential(*_pooled_signs(), nn.Flatten(), nn.LazyLinear(4)), (2, 8, 8)),
         "binary": (
             nn.Sequential(nn.Linear(20, 40), nn.BatchNorm1d(40), Sign(), signs(40, 24), nn.BatchNorm1d(24), Sign())
             .append(signs(24, 5))
@@ -75,6 +76,16 @@ def modules():
     for module, shape in made.values():
         _randomise(module, shape)
     return made
+
+
+def _pooled_signs():
+    """Norms and signs behind pooling, as binary networks have them: a rising one and one that falls, too."""
+    first = [nn.Conv2d(2, 6, 3), nn.MaxPool2d(2), nn.BatchNorm2d(6), Sign()]
+    binary = nn.Conv2d(6, 5, 2, bias=False)
+    binary.weight.data = torch.where(binary.weight.data < 0, -0.2, 0.2)
+    rising = nn.BatchNorm2d(5)
+    rising.is_rising = True
+    return [*first, binary, nn.MaxPool2d(2, 1), rising, Sign()]
 
 
 def odd_free():
@@ -89,5 +100,7 @@ def _randomise(module, shape):
                 part.running_mean.normal_()
                 part.running_var.uniform_(0.5, 2)
                 part.weight.normal_()
+                if getattr(part, "is_rising", False):
+                    part.weight.abs_()
                 part.bias.normal_()
     module.eval()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from effml.program import Buffer, Program, footprint_of
 from effml.program.buffers import INPUT_DTYPES
+from effml.program.passes import requantise_at_once
 from effml.program.steps import Conv, Loop, Pool, Requantise
 from effml.program.steps.recurrent import integer_root
 
@@ -20,6 +21,20 @@ def test_convolutions_and_pooling(seed, is_float):
     dtype = str(rng.choice(list(INPUT_DTYPES)))
     program = image_program(rng, dtype=dtype, is_float=is_float, **random_convolution(rng))
     assert_c_equals_run(program, hostile_rows(program, 50, rng))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_convolutions_that_requantise_their_sums(seed):
+    rng = np.random.default_rng(seed)
+    program = image_program(rng, dtype="uint8", is_float=False, **random_convolution(rng))
+    at_once = requantise_at_once(program)
+    assert len(at_once.steps) == len(program.steps) - 1 and at_once.steps[1].requantise is not None
+    rows = hostile_rows(program, 50, rng)
+    for output, values in program.run(rows).items():
+        np.testing.assert_array_equal(at_once.run(rows)[output], values)
+    assert_c_equals_run(at_once, rows)
+    assert footprint_of(at_once).ram_bytes <= footprint_of(program).ram_bytes
+    assert requantise_at_once(at_once).fingerprint() == at_once.fingerprint()
 
 
 @pytest.mark.parametrize("spread", ["", "std", "mad"])

@@ -14,7 +14,7 @@ from effml._cext.kernel_rows import ordered_product
 from effml.program.buffers import Buffer
 from effml.program.cwriter import block, indent
 from effml.program.steps.base import Cost, Step
-from effml.program.steps.neural import PackedDense
+from effml.program.steps.neural import PackedDense, Requantise
 from effml.program.steps.packing import code_shape, emit_codes, emit_level
 
 __all__ = ["Conv", "PackedConv", "conv_taps", "pooled"]
@@ -144,10 +144,12 @@ class _Convolution(Step):
         compares = rows * columns * self.n_filters if self.pool == 2 else 0
         return Counter(multiply=products, add=products, compare=compares)
 
-    def _emit_windows(self, ref, cell, head, neighbour, outside, total):
+    def _emit_windows(
+        self, ref, cell, head, neighbour, outside, total, store=lambda target, sum: [f"{target} = {sum};"]
+    ):
         """Return the C of all sums; `neighbour` is done for each channel `c` of a pixel, `outside` beyond the border.
 
-        In `neighbour` a value of the image is ``{x}``.
+        In `neighbour` a value of the image is ``{x}``; ``store(target, sum)`` gives the lines that keep a sum.
         """
         rows, columns, n_out = self.out_shape
         channels, own = self.image_shape[2], self.image_shape[2] // self.groups
@@ -158,12 +160,12 @@ class _Convolution(Step):
         body = [*head, f"for (down = 0; down < {self.kernel[0]}u; down++) {{", *indent(tap), "}", *total]
         target = f"{ref(self.output.name)}[((uint32_t)i * {columns}u + j) * {n_out}u + k]"
         if self.pool == 1:
-            inner = [*body, f"{target} = total;"]
+            inner = [*body, *store(target, "total")]
         else:
             body += ["if (window == 0u || total > best) {", "    best = total;", "}"]
             steps = self._pool_steps()
             inner = [f"{cell} best = 0;", f"for (window = 0; window < {steps[0] * steps[1]}u; window++) {{"]
-            inner += [*indent(body), "}", f"{target} = best;"]
+            inner += [*indent(body), "}", *store(target, "best")]
         return block(
             [
                 f"unsigned i, j, k, {'window, ' if self.pool == 2 else ''}down, right, c;",
@@ -233,6 +235,8 @@ class PackedConv(_Convolution):
         1 to 8.
     zero_point : int
     levels : int16 array (1 or n_out, 2^n_bits), or None
+    requantise : Requantise or None
+        What each sum becomes before it is kept, with numbers of each filter; the sums then need no memory.
     """
 
     kind: ClassVar[str] = "packed_conv"
@@ -241,13 +245,15 @@ class PackedConv(_Convolution):
     n_bits: int
     zero_point: int = 0
     levels: np.ndarray | None = None
+    requantise: Requantise | None = None
 
     @property
     def n_filters(self):
         return self.codes.shape[1]
 
     def run(self, x):
-        return self._in_parts(x, self.zero_point, lambda rows, group: self._dense[group].run(rows))
+        sums = self._in_parts(x, self.zero_point, lambda rows, group: self._dense[group].run(rows))
+        return sums if self.requantise is None else self.requantise.run(sums)
 
     def __getstate__(self):
         return {field.name: getattr(self, field.name) for field in fields(self)}  # without `_dense`
@@ -267,10 +273,11 @@ class PackedConv(_Convolution):
 
     def cost(self):
         n_levels = 0 if self.levels is None else self.levels.size
+        after = Cost() if self.requantise is None else self.requantise.cost()
         return Cost(
-            n_parameters=self.codes.size,
-            bits=self.codes.size * self.n_bits + 16 * n_levels,
-            operations=self._operations(),
+            n_parameters=self.codes.size + after.n_parameters,
+            bits=self.codes.size * self.n_bits + 16 * n_levels + after.bits,
+            operations=self._operations() + after.operations,
             variants=conv_variants(self, code_shape(self.n_bits), self.levels is not None),
         )
 
@@ -302,6 +309,7 @@ class PackedConv(_Convolution):
             ],
             [f"at += {own * step}u;"],
             [f"total = (int32_t)({total});"],
+            *([] if self.requantise is None else [lambda target, sum: self.requantise.emit_kept(c, target, sum)]),
         )
 
 
@@ -368,7 +376,8 @@ class Conv(_Convolution):
 
 def conv_variants(step, shape, has_levels) -> tuple[str, ...]:
     """Return the code shapes of a convolution: how weights lie, then what differs from 3x3, padded and pooled."""
-    more = [name for name, holds in (("levels", has_levels), ("groups", step.groups > 1)) if holds]
+    parts = ("levels", has_levels), ("groups", step.groups > 1), ("requantise", getattr(step, "requantise", None))
+    more = [name for name, holds in parts if holds]
     return shape if step.pool == 2 else f"{shape}_unpooled".strip("_"), *more
 
 

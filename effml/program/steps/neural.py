@@ -412,7 +412,16 @@ class Requantise(Step):
             ]
         )
 
-    def _emit_sum(self, c, ref, kind, index):
+    def emit_kept(self, c, target, value) -> list[str]:
+        """Return the C lines that requantise one value of number k and keep it."""
+        kind, cell = "int64_t" if self.wide else "int32_t", C_TYPES[self.output.dtype]
+        lines = [
+            f"const {kind} v = {self._emit_sum(c, lambda name: value, kind, 'k', '')};",
+            f"{target} = ({cell})({clipped(self.shift, self.lowest, self.largest)});",
+        ]
+        return ["{", *("    " + line for line in lines), "}"]
+
+    def _emit_sum(self, c, ref, kind, index, element="[k]"):
         tag = self.output.name
         offset = _one_or_each(c, f"{tag}_offset", self.offset, index)
         product = "uint32_t" if not self.wide else kind
@@ -420,7 +429,7 @@ class Requantise(Step):
         for name, values in zip(self.inputs, np.atleast_2d(self.factor), strict=True):
             factor = _one_or_each(c, f"{tag}_factor", values, index)
             times = "" if factor == "1" else f" * ({product}){factor}"
-            terms.append(f"({product}){ref(name)}[k]{times}")
+            terms.append(f"({product}){ref(name)}{element}{times}")
         return f"({kind})({' + '.join([*terms, f'({product}){offset}'])})"
 
 

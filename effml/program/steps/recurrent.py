@@ -123,7 +123,7 @@ class GatedSum(Step):
     def cost(self):
         n, m = self.output.size, len(self.factors)
         operations = Counter(multiply=2 * n * m, add=n * m, shift=n, compare=2 * n)
-        return Cost(operations=operations, variants=("pair",) * m)
+        return Cost(operations=operations, variants=("", *["pair"] * (m - 1)))
 
     def emit_c(self, c, ref):
         parts = [
@@ -184,8 +184,9 @@ class Normalise(Step):
 
     def cost(self):
         n = self.output.size
+        variants = (self.spread, "root") if self.spread == "std" else (self.spread,)
         operations = Counter(add=4 * n, multiply=(2 if self.spread == "std" else 1) * n, divide=n + 1, compare=2 * n)
-        return Cost(n_parameters=2 * n, bits=64 * n, operations=operations, variants=(self.spread,))
+        return Cost(n_parameters=2 * n, bits=64 * n, operations=operations, variants=variants)
 
     def emit_c(self, c, ref):
         n, tag, x = self.output.size, self.output.name, ref(self.inputs[0])

@@ -36,10 +36,10 @@ def link_pages(app, docname, source):
 
 
 def escape_learned_attributes(app, what, name, obj, options, lines):
-    """Keep names as n_features_in_ in shapes from being read as links; within backticks they are safe already."""
+    """Keep names as n_features_in_ in shapes and |x| from being read as links; within backticks they are safe."""
     for number, line in enumerate(lines):
         parts = line.split("`")
-        parts[::2] = [re.sub(r"(?<=\w)_(?![\w`])", r"\\_", part) for part in parts[::2]]
+        parts[::2] = [re.sub(r"(?<=\w)_(?![\w`])", r"\\_", part).replace("|", r"\|") for part in parts[::2]]
         lines[number] = "`".join(parts)
 
 

@@ -87,7 +87,7 @@ def quantize_module(module, X_calib, *, weight_bits=8, activation_bits=8, classe
     ----------
     module : torch.nn.Module
         Used in eval mode; it is not changed.
-    X_calib : array or tensor (n_rows, *input_shape)
+    X_calib : array or tensor (n_rows, ...)
         Rows like those to come; a few hundred are enough.
     weight_bits, activation_bits : int, default=8
         2 to 8.

@@ -37,7 +37,7 @@ def module_bound(module, X) -> np.ndarray:
     Parameters
     ----------
     module : torch.nn.Module
-    X : array or tensor (n_rows, *input_shape)
+    X : array or tensor (n_rows, ...)
 
     Raises
     ------

@@ -183,7 +183,7 @@ class SmartTernary(Parametrization, LossTerm, OptimizerWrapper, Callback):
         return _BinaryOrTernary(self.p, self.start)
 
     def term(self, model, batch):
-        """a(t) sum R + b sum |cot(beta)|^p over the layers; nothing during warm-up."""
+        """``a(t) sum R + b sum |cot(beta)|^p`` over the layers; nothing during warm-up."""
         ramp = (batch.progress - self.warmup) / (1 - self.warmup)
         if ramp < 0:
             return torch.zeros(())

@@ -112,6 +112,7 @@ def _function(c, program, output) -> str:
         else:
             declarations += [f"{C_TYPES[dtype]} b{number}[{size}];" for dtype, size in types.items()]
     lines = [f"{_signature(c, program, output)}", "{", *("    " + line for line in declarations)]
+    c.buffers = program.buffers
     bodies = [step.emit_c(c, expressions.__getitem__) for step in program.steps]
     if not any(re.search(r"\bx\b", body) for body in bodies):  # a model of one leaf reads nothing
         lines.append("    (void)x;")

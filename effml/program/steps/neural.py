@@ -15,8 +15,9 @@ import numpy as np
 
 from effml._cext.packed import BitsProduct, best_level, bytes_product, max_threads, shorts_product
 from effml.program.buffers import DTYPES
-from effml.program.cwriter import C_TYPES, block, indent
+from effml.program.cwriter import C_TYPES, block, indent, turns
 from effml.program.steps.base import Cost, Step
+from effml.program.steps.binning import emit_count
 
 __all__ = ["PackedDense", "Requantise", "Threshold", "n_words", "pack_codes", "pack_signs"]
 
@@ -186,28 +187,55 @@ class PackedDense(_WithCache):
         return emit(c, ref(self.inputs[0]), ref(self.output.name), bias)
 
     def _emit_integers(self, c, x, out, bias):
-        n = self.n_in
-        code, step = emit_codes(c, f"{self.output.name}_weights", self.codes, self.n_bits)
         value = f"const int32_t v = {x}[j]{f' - {self.zero_point}' if self.zero_point else ''};"
+        emit = self._emit_bytes if 8 % self.n_bits == 0 else self._emit_stream
+        declared, product = emit(c, value)
         return block(
             [
+                *declared,
                 "unsigned j, k;",
-                "uint32_t all = 0u, at = 0u;",
-                f"for (j = 0; j < {n}u; j++) {{",
+                "uint32_t all = 0u;",
+                f"for (j = 0; j < {self.n_in}u; j++) {{",
                 f"    {value}",
                 "    all += (uint32_t)v;",
                 "}",
                 f"for (k = 0; k < {self.output.size}u; k++) {{",
                 "    uint32_t sum = 0u;",
-                f"    for (j = 0; j < {n}u; j++) {{",
-                f"        {value}",
-                f"        sum += (uint32_t)v * {code};",
-                f"        at += {step}u;",
-                "    }",
+                *indent(product),
                 f"    {out}[k] = (int32_t)({self._shifted(f'2u * sum - {self.top}u * all')}{bias});",
                 "}",
             ]
         )
+
+    def _emit_stream(self, c, value) -> tuple[list[str], list[str]]:
+        """Return declarations and the sum over the inputs, codes lying across bytes."""
+        code, step = emit_codes(c, f"{self.output.name}_weights", self.codes, self.n_bits)
+        body = [value, f"sum += (uint32_t)v * {code};", f"at += {step}u;"]
+        return ["uint32_t at = 0u;"], [f"for (j = 0; j < {self.n_in}u; j++) {{", *indent(body), "}"]
+
+    def _emit_bytes(self, c, value) -> tuple[list[str], list[str]]:
+        """Return declarations and the sum over the inputs, byte by byte; the codes of an output begin with a byte."""
+        n, per = self.n_in, 8 // self.n_bits
+        padded = np.pad(self.codes, ((0, -n % per), (0, 0)))
+        weights = c.constant(
+            f"{self.output.name}_weights", pack_codes(np.ascontiguousarray(padded.T), self.n_bits), "u8"
+        )
+        declared = [f"const {c.space} uint8_t *w = {weights};"]
+        if per == 1:
+            return declared, [f"for (j = 0; j < {n}u; j++) {{", f"    {value}", "    sum += (uint32_t)v * *w++;", "}"]
+        inner = f"for (i = 0; i < {per}u; i++) {{"
+        if n % per:
+            inner = f"for (i = 0; i < {per}u && j < {n}u; i++) {{{turns(per)}"
+        body = [
+            "unsigned codes = *w++, i;",
+            inner,
+            f"    {value}",
+            f"    sum += (uint32_t)v * (codes & {self.top}u);",
+            f"    codes >>= {self.n_bits};",
+            "    j++;",
+            "}",
+        ]
+        return declared, ["j = 0;", f"while (j < {n}u) {{{turns(-(-n // per))}", *indent(body), "}"]
 
     def _shifted(self, total) -> str:
         return f"(({total}) << {self.shift})" if self.shift else total
@@ -260,24 +288,6 @@ def emit_codes(c, hint, codes, n_bits) -> tuple[str, int]:
     if code_shape(n_bits) == "odd":
         byte = f"({byte} | ((uint32_t){weights}[(at >> 3) + 1u] << 8))"
     return f"(((uint32_t){byte} >> (at & 7u)) & {2**n_bits - 1}u)", n_bits
-
-
-def emit_count(c) -> str:
-    """Add the C helper that counts the bits of a word and return its name."""
-    return c.helper(
-        "count_bits",
-        """/* number of bits set */
-static uint32_t {name}(uint32_t v)
-{
-#if defined(__GNUC__) && defined(__POPCNT__)
-    return (uint32_t)__builtin_popcountl(v);
-#else
-    v -= (v >> 1) & 0x55555555u;
-    v = (v & 0x33333333u) + ((v >> 2) & 0x33333333u);
-    return (((v + (v >> 4)) & 0x0f0f0f0fu) * 0x01010101u) >> 24;
-#endif
-}""",
-    )
 
 
 def _as_words(x):

@@ -3,11 +3,13 @@
     EFFML_DATA=/path/to/npz python benchmarks/embedded.py [--only letter] [--peers-python PYTHON] [--report]
 
 letter with its official split, digits, spambase and magic split 70/30 with seed 0, mnist as means of 2x2 pixels.
-Rows are uint8, but float32 for spambase and magic; int16 exports of peers get whole numbers (spambase and magic scaled
-to +-32000 a feature, the model fitted again on them). Peers: `pip install emlearn m2cgen micromlgen treelite tl2cgen`
-in the interpreter of `--peers-python`.
+Rows are uint8, but float32 for spambase and magic; int16 exports of peers get whole numbers, the model fitted again on
+them: spambase and magic scaled to +-32000 a feature (trees of effml, too), the others doubled, because emlearn cuts
+thresholds to whole numbers and would lose half a unit of them. Peers: `pip install emlearn m2cgen micromlgen treelite
+tl2cgen` in the interpreter of `--peers-python`.
 
-Every model is built with -Os by arm-none-eabi-gcc and run on the emulator on the same held-out rows, at most 2,000:
+Every model is built with -Os by arm-none-eabi-gcc and run on the emulator on the same held-out rows, at most 2,000, of
+letter all 4,000:
 
 - accuracy: of what the device says on these rows. effml must say what its Program says on each, or the script fails;
   "differs" counts the rows on which the estimator's own predict says something else (ties within the rounding of leaves
@@ -38,6 +40,7 @@ from forest_peers import CORTEX_M3, Failed, TooSlow, compile_model, run_limited
 from forests_export import hard_vote
 from rich.console import Console
 from rich.table import Table
+from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
@@ -49,7 +52,9 @@ from sklearn.tree import DecisionTreeClassifier
 import effml
 from effml.bayes import NaiveBayesClassifier, TANClassifier
 from effml.datasets import load_dataset
+from effml.discretization import BottleneckDiscretizer
 from effml.forests import DecisionSnippetClassifier
+from effml.neural import QuantizedConvClassifier, QuantizedMLPClassifier
 from effml.program import CompileError, with_input_dtype
 from effml.program.targets import Entry, find_target, run_on_device, run_program
 from effml.program.targets.measure import archived_bytes, linked_alone, measure_program
@@ -58,11 +63,17 @@ from effml.program.targets.worst_case import BoundError, worst_case_instructions
 RESULTS = Path(__file__).resolve().parent / "results" / "embedded"
 SETS = ("letter", "digits", "spambase", "magic", "mnist14")
 TARGET = "cortex-m3"
-MAX_ROWS = 2000
+MAX_ROWS = {"letter": 4000}  # all of its test rows; of the others
+OTHER_ROWS = 2000
 INT16_LARGEST = 32_000
-COMPILE_LIMIT = 150  # CPU seconds
-GENERATE_LIMIT = 600
+COMPILE_LIMIT = 40  # CPU seconds
+GENERATE_LIMIT = 40
 FORESTS = ((1, 5), (1, 8), (5, 6), (10, 8), (30, 8), (100, 10))  # trees, depth
+DEPTHS = (5, 8, 12)
+FLOATS = ("spambase", "magic")
+IMAGES = {"digits": (8, 8), "mnist14": (14, 14)}
+CHANNELS = ((4,), (8, 8))
+NETWORK_EPOCHS = {"mnist14": 10}
 KIB = (1, 4, 16, 64)
 
 
@@ -73,7 +84,7 @@ KIB = (1, 4, 16, 64)
 def split_of(name):
     """Return X, y, X_test, y_test; classes are 0, 1, ..."""
     data = load_dataset(name.removesuffix("14"))
-    if data.data is None:
+    if data.X_train is not None:
         X, y, X_test, y_test = data.X_train, data.y_train, data.X_test, data.y_test
     else:
         order = np.random.default_rng(0).permutation(len(data.data))
@@ -83,8 +94,8 @@ def split_of(name):
     assert len(classes) < 256
     if name == "mnist14":
         X, X_test = (_means(part) for part in (X, X_test))
-    keep = np.random.default_rng(1).permutation(len(X_test))[:MAX_ROWS]
-    dtype = "float32" if name in ("spambase", "magic") else "uint8"
+    keep = np.random.default_rng(1).permutation(len(X_test))[: MAX_ROWS.get(name, OTHER_ROWS)]
+    dtype = "float32" if name in FLOATS else "uint8"
     return X.astype(dtype), codes[: len(y)], X_test.astype(dtype)[keep], codes[len(y) :][keep]
 
 
@@ -97,7 +108,7 @@ def whole_numbers(name):
     """Return the split with int16 rows."""
     X, y, X_test, y_test = split_of(name)
     if X.dtype != np.float32:
-        return X.astype(np.int16), y, X_test.astype(np.int16), y_test
+        return 2 * X.astype(np.int16), y, 2 * X_test.astype(np.int16), y_test
     largest = np.maximum(np.abs(X).max(axis=0), 1e-9)
     scaled = [np.clip(np.rint(part / largest * INT16_LARGEST), -32768, 32767).astype(np.int16) for part in (X, X_test)]
     return scaled[0], y, scaled[1], y_test
@@ -107,55 +118,89 @@ def whole_numbers(name):
 
 
 def effml_points(name):
-    """Return {label: (unfitted estimator, options of lower)}; "hard": each tree gives its class one vote."""
-    points = {}
-    for n_bits in (1, 2, 3, 4):
-        for max_bins in (4, 8, 16):
-            points[f"NB {n_bits} bits, {max_bins} bins"] = NaiveBayesClassifier(n_bits=n_bits, max_bins=max_bins), {}
-    for n_bits in (1, 2, 3):
-        for max_bins in (3, 5, 8):
-            points[f"TAN {n_bits} bits, {max_bins} bins"] = TANClassifier(n_bits=n_bits, max_bins=max_bins), {}
+    """Return {label: (unfitted estimator, options of `lowered`)}; "hard": each tree gives its class one vote."""
+    points = _tables(name) | _networks(name)
+    points["logistic regression"] = scaled(LogisticRegression(max_iter=300)), {}
+    for rows in ("", ", int16 rows") if name in FLOATS else ("",):
+        points |= {f"{label}{rows}": (model, options | {"rows": rows}) for label, (model, options) in _trees().items()}
     for kib in (2, 4, 8, 16, 64):
         points[f"snippets {kib} KiB"] = DecisionSnippetClassifier(budget_bytes=1024 * kib, random_state=0), {}
+    return points
+
+
+def _tables(name):
+    """Return naive Bayes and TANs: rounded, and trained with their bits for a margin over merged bins."""
+    points, n_features = {}, split_of(name)[0].shape[1]
+    for n_bits in (2, 4):
+        for max_bins in (4, 8, 16):
+            points[f"NB {n_bits} bits, {max_bins} bins"] = NaiveBayesClassifier(n_bits=n_bits, max_bins=max_bins), {}
+    for n_bits in (1, 2):
+        for max_bins in (3, 5, 8):
+            points[f"TAN {n_bits} bits, {max_bins} bins"] = TANClassifier(n_bits=n_bits, max_bins=max_bins), {}
+    for estimator, family, all_bits, all_bins in (
+        (NaiveBayesClassifier, "NB", (2, 4, 5), (3, 6, 10)),
+        (TANClassifier, "TAN", (1, 2), (2, 4)),
+    ):
+        for n_bits in all_bits:
+            for bins in all_bins:
+                trained = {"objective": "margin", "margin": 0.7, "max_iter": 40, "random_state": 0}
+                trained["discretizer"] = BottleneckDiscretizer(total_bins=bins * n_features)
+                points[f"{family} for a margin, {n_bits} bits, {bins} bins"] = estimator(n_bits=n_bits, **trained), {}
+                if n_bits <= 4:
+                    speed = estimator(n_bits=n_bits, **trained), {"layout": "speed"}
+                    points[f"{family} for a margin, {n_bits} bits, {bins} bins, lanes"] = speed
+    return points
+
+
+def _trees():
+    points = {}
     for n_trees, depth in FORESTS:
         forest = RandomForestClassifier(n_trees, max_depth=depth, random_state=0)
         for layout in ("table", "code"):
             points[f"forest {n_trees} x {depth}, {layout}"] = forest, {"leaf_bits": 8, "layout": layout}
             points[f"forest {n_trees} x {depth}, {layout}, hard"] = forest, {"hard": True, "layout": layout}
-    for depth in (5, 8, 12):
+    for depth in DEPTHS:
         tree = DecisionTreeClassifier(max_depth=depth, random_state=0)
         points[f"tree of depth {depth}, table"] = tree, {}
         alone = RandomForestClassifier(1, max_depth=depth, bootstrap=False, max_features=None, random_state=0)
         points[f"tree of depth {depth}, code"] = alone, {"hard": True, "layout": "code"}
-    points["logistic regression"] = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)), {}
-    return points | _networks()
+    return points
 
 
-def _networks():
-    """Return the low-bit networks, where this effml has them."""
-    try:
-        from effml.neural import QuantizedMLPClassifier
-    except ImportError:
-        return {}
-    return {
-        f"network {hidden}, {bits} bits": (
-            QuantizedMLPClassifier(hidden_layer_sizes=(hidden,), weight_bits=bits, random_state=0),
-            {},
-        )
-        for hidden in (16, 32, 64)
-        for bits in (1, 2, 4)
-    }
+def _networks(name):
+    """Return low-bit networks, convolutions over images, and scikit-learn's networks in 8 and 4 bits."""
+    points, fixed = {}, {"random_state": 0, "max_iter": NETWORK_EPOCHS.get(name, 60)}
+    if name in IMAGES:
+        fixed["input_scaling"] = "common"
+    for hidden in (8, 16, 32, 64):
+        for bits in (1, 2, 4):
+            network = QuantizedMLPClassifier(hidden_layer_sizes=(hidden,), weight_bits=bits, **fixed)
+            points[f"network {hidden}, {bits} bits"] = network, {}
+        for bits in (4, 8):
+            network = scaled(MLPClassifier((hidden,), max_iter=60, early_stopping=True, random_state=0))
+            points[f"scikit-learn's network {hidden} in {bits} bits"] = network, {"bits": bits}
+    for channels in CHANNELS if name in IMAGES else ():
+        for bits in (1, 2, 4):
+            network = QuantizedConvClassifier(
+                image_shape=IMAGES[name], channels=channels, weight_bits=bits, batch_norm=True, **fixed
+            )
+            points[f"convolutions {' and '.join(map(str, channels))}, {bits} bits"] = network, {}
+    return points
 
 
-def peer_points(name):
-    """Return {label: (exporter, unfitted estimator)}."""
+def scaled(estimator):
+    return make_pipeline(StandardScaler(), estimator)
+
+
+def peer_points():
+    """Return {label: (exporter, unfitted estimator)}; first weights take over what the scaler of a pipeline does."""
     points = {}
     for n_trees, depth in FORESTS:
         forest = RandomForestClassifier(n_trees, max_depth=depth, random_state=0)
         exporters = [exporter for exporter in embedded_peers.EXPORTERS if exporter != "emlearn"]
         for exporter in exporters:
             points[f"{exporter}: forest {n_trees} x {depth}"] = exporter, forest
-    for depth in (5, 8, 12):
+    for depth in DEPTHS:
         for exporter in ("emlearn inline int16, hard", "emlearn inline float, hard", "m2cgen", "micromlgen"):
             points[f"{exporter}: tree of depth {depth}"] = (
                 exporter,
@@ -165,8 +210,8 @@ def peer_points(name):
         points[f"{exporter}: Gaussian NB"] = exporter, GaussianNB(var_smoothing=1e-3)
     for hidden in (8, 16, 32, 64):
         network = MLPClassifier((hidden,), max_iter=60, early_stopping=True, random_state=0)
-        points[f"emlearn: network {hidden}"] = "emlearn", network
-    points["m2cgen: logistic regression"] = "m2cgen", LogisticRegression(max_iter=300)
+        points[f"emlearn: network {hidden}"] = "emlearn", scaled(network)
+    points["m2cgen: logistic regression"] = "m2cgen", scaled(LogisticRegression(max_iter=300))
     return points
 
 
@@ -179,12 +224,20 @@ def fit(estimator, X, y):
         return estimator.fit(X, y)
 
 
-def measure_effml(name, estimator, options):
-    X, y, X_test, y_test = split_of(name)
-    model, options = fit(estimator, X, y), dict(options)
-    if options.pop("hard", False):
+def lowered(estimator, X, y, *, hard=False, bits=None, **options):
+    """Return a fitted model and its program; `bits` quantises scikit-learn's networks."""
+    model = fit(clone(estimator), X, y)
+    if hard:
         model = hard_vote(model)
-    program = with_input_dtype(effml.lower(model, **options), X.dtype.name)
+    if bits:
+        model = effml.quantize(model, X, weight_bits=bits)
+    return model, with_input_dtype(effml.lower(model, **options), X.dtype.name)
+
+
+def measure_effml(name, estimator, options):
+    options = dict(options)
+    X, y, X_test, y_test = whole_numbers(name) if options.pop("rows", "") else split_of(name)
+    model, program = lowered(estimator, X, y, **options)
     run = run_program(program, program.encode(X_test), target=TARGET)
     expected = program.run(program.encode(X_test))["label"]
     if not np.array_equal(run.results, expected):
@@ -210,7 +263,7 @@ def measure_peer(name, exporter, estimator, python):
     row = embedded_peers.EXPORTERS[exporter][2]
     X, y, X_test, y_test = whole_numbers(name) if row == "int16_t" else split_of(name)
     X_test = X_test.astype(np.int16 if row == "int16_t" else np.float32)
-    model = fit(estimator, X.astype(np.float32), y)
+    model = without_scaler(fit(clone(estimator), X.astype(np.float32), y))
     target = find_target(TARGET)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -225,6 +278,20 @@ def measure_peer(name, exporter, estimator, python):
         run = run_on_device(target, objects, entry, X_test, folder, flags=("-DRIG_DEEPEST=32768u",))
         library = archived_bytes((folder / "alone.map").read_text())
     return {**sizes, "library": library, "bound": None} | _of_run(run, run.results[:, 0] == y_test)
+
+
+def without_scaler(model):
+    """Return what follows the scaler of a fitted pipeline, with weights that read unscaled rows."""
+    if not hasattr(model, "steps"):
+        return model
+    scaler, last = model[0], model[-1]
+    if hasattr(last, "coefs_"):
+        last.intercepts_[0] = last.intercepts_[0] - scaler.mean_ / scaler.scale_ @ last.coefs_[0]
+        last.coefs_[0] = last.coefs_[0] / scaler.scale_[:, None]
+    else:
+        last.coef_ = last.coef_ / scaler.scale_
+        last.intercept_ = last.intercept_ - last.coef_ @ scaler.mean_
+    return last
 
 
 def _prototype(row):
@@ -259,10 +326,10 @@ def kept(name, label, measure):
 
 
 def measure_all(name, arguments):
+    for label, (exporter, estimator) in peer_points().items():
+        kept(name, label, lambda x=exporter, e=estimator: measure_peer(name, x, e, arguments.peers_python))
     for label, (estimator, options) in effml_points(name).items():
         kept(name, f"effml {label}", lambda e=estimator, o=options: measure_effml(name, e, o))
-    for label, (exporter, estimator) in peer_points(name).items():
-        kept(name, label, lambda x=exporter, e=estimator: measure_peer(name, x, e, arguments.peers_python))
 
 
 # -- reports ----------------------------------------------------------------------------------------------------------
@@ -339,7 +406,8 @@ def _print_same_forest(console, measured):
     by_label = {point["label"]: point for point in measured}
     for n_trees, depth in FORESTS:
         forms = ("table", "code", "table, hard", "code, hard")
-        own = [by_label.get(f"effml forest {n_trees} x {depth}, {form}") for form in forms]
+        names = [f"effml forest {n_trees} x {depth}, {form}{rows}" for form in forms for rows in ("", ", int16 rows")]
+        own = [by_label.get(each) for each in names]
         own = [point for point in own if point]
         for label, peer in by_label.items():
             if label.startswith("emlearn") and label.endswith(f": forest {n_trees} x {depth}") and own:

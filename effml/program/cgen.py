@@ -80,6 +80,7 @@ def _function(c, program, output) -> str:
     declarations, expressions = declare(arena(program, outside))
     expressions |= {RAW: "x"} | ({} if returned else {target: "out"})
     lines = [f"{_signature(c, program, output)}", "{", *("    " + line for line in declarations)]
+    c.buffers = program.buffers
     bodies = [step.emit_c(c, expressions.__getitem__) for step in program.steps]
     if not any(re.search(r"\bx\b", body) for body in bodies):  # a model of one leaf reads nothing
         lines.append("    (void)x;")

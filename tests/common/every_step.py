@@ -31,6 +31,8 @@ def all_kinds(rng):
         for layout, n_bits in (("float", 32), ("byte", 8), ("dense", 5), ("swar", 4), ("swar", 1)):
             for parents in (False, True):
                 yield classifier(rng, dtype=dtype, n_columns=9, n_out=5, n_bits=n_bits, layout=layout, parents=parents)
+        given = {"n_bits": 2, "layout": "swar", "parents": True, "plain": True}
+        yield classifier(rng, dtype=dtype, n_columns=40, n_out=11, max_cuts=20, largest=31, **given)
         yield tree_program(rng, dtype=dtype, n_columns=4, n_splits=20, n_out=3)
         for layout in ("table", "code"):
             yield forest_program(rng, dtype=dtype, n_columns=4, sizes=(20, 0, 7), n_out=3, layout=layout)

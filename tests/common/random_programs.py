@@ -24,7 +24,7 @@ def inputs(n):
     return tuple(InputSpec(f"x{k}") for k in range(n))
 
 
-def random_bin(rng, n_columns, dtype, *, max_cuts=6, plain=False):
+def random_bin(rng, n_columns, dtype, *, max_cuts=6, plain=False, largest=300):
     """Return a Bin step over the raw row: edges and exact values mixed, some columns skipped or read twice.
 
     A `plain` one is what a discretizer alone makes: every column once, by edges, states counted.
@@ -40,7 +40,7 @@ def random_bin(rng, n_columns, dtype, *, max_cuts=6, plain=False):
             cuts = np.unique(rng.normal(size=n).astype(dtype))
         else:
             info = np.iinfo(dtype)
-            cuts = np.unique(rng.integers(max(info.min, -300), min(info.max, 300), size=n))
+            cuts = np.unique(rng.integers(max(info.min, -largest), min(info.max, largest), size=n))
         n = len(cuts)
         codes = None if plain or rng.random() < 0.6 else rng.integers(0, n + 2, size=n + 1)
         missing = n + 1 if codes is None and not by_value else int(rng.integers(0, n + 2))
@@ -81,9 +81,11 @@ def random_lookup(rng, states, n_out, *, n_bits, layout, parents=False, start=Tr
     )
 
 
-def classifier(rng, *, dtype, n_columns, n_out, n_bits, layout, parents, start=True, max_cuts=6, plain=False):
+def classifier(
+    rng, *, dtype, n_columns, n_out, n_bits, layout, parents, start=True, max_cuts=6, plain=False, largest=300
+):
     """Return bin -> lookup sum -> best class, with probabilities."""
-    binned = random_bin(rng, n_columns, dtype, max_cuts=max_cuts, plain=plain)
+    binned = random_bin(rng, n_columns, dtype, max_cuts=max_cuts, plain=plain, largest=largest)
     # some features know fewer states than the codes that can occur: those are unseen
     states = [len(part[3]) + 1 if plain else max(1, len(part[3]) + int(rng.integers(0, 2))) for part in binned.parts()]
     states = np.array(states, dtype=np.int64)

@@ -10,7 +10,7 @@ from common.random_kernels import kernel_program
 from common.random_networks import float_images_program, network_program
 from common.random_programs import classifier, linear_program, tree_program
 
-from effml.program import with_input_dtype
+from effml.program import generate_c, with_input_dtype
 from effml.program.buffers import INPUT_DTYPES
 from effml.program.passes import deployable
 from effml.program.steps import STEP_TYPES, Exp, LogisticShares, LookupSum
@@ -34,6 +34,18 @@ def test_table_classifiers(layout, n_bits, parents):
         start=bool(rng.random() < 0.7),
     )
     assert_c_equals_run(program, hostile_rows(program, 500, rng))
+
+
+@pytest.mark.parametrize("largest", [8, 16, 31, 32])
+@pytest.mark.parametrize("plain", [True, False])
+def test_small_edges_are_counted_in_a_mask(plain, largest):
+    rng = np.random.default_rng([largest, plain])
+    given = {"n_columns": 30, "n_out": 6, "n_bits": 4, "layout": "swar", "parents": True}
+    program = classifier(rng, dtype="uint8", max_cuts=20, plain=plain, largest=largest, **given)
+    masked = "bits set" in generate_c(program).source
+    assert masked == (program.steps[0].cuts.max() <= 30) or not plain
+    rows = np.concatenate([hostile_rows(program, 200, rng), rng.integers(0, 35, (200, 30)).astype(np.uint8)])
+    assert_c_equals_run(program, rows)
 
 
 @pytest.mark.parametrize("dtype", INPUT_DTYPES)

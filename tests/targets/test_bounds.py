@@ -75,6 +75,8 @@ def test_a_loop_without_a_limit_is_refused():
     [
         ("for (k = 1; k < 10u; k++) {\n}", 9, False),
         ("for (k = 5; k < 3u; k++) {\n}", 0, False),
+        ("for (k = 0; k < 26u; k += 8u) {\n}", 4, False),
+        ("for (k = 0; k < 24u; k += 8u) {\n}", 3, False),
         ("for (;;) { /* at most 4 turns */\n}", 4, False),
         ("do { /* at most 4 turns */\n} while (n);", 4, False),
         ("while (k < n) { /* at most 4 turns */\n}", 4, True),

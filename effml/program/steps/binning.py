@@ -9,8 +9,9 @@ import numpy as np
 
 from effml._cext.bin_edges import bin_edges
 from effml.program.buffers import DTYPES, smallest_unsigned
-from effml.program.cwriter import C_TYPES, block, indent, key_of_float32, turns
+from effml.program.cwriter import C_TYPES, block, indent, key_of_float32, narrowest, turns
 from effml.program.steps.base import Cost, Step
+from effml.program.steps.packing import emit_count
 
 __all__ = ["Bin", "as_keys", "emit_key", "ranges"]
 
@@ -132,16 +133,21 @@ class Bin(Step):
         return np.array([max(codes.max(), missing if is_float else 0) + 1 for *_, codes, missing in self.parts()])
 
     def cost(self):
-        searches = [(_search_of(part), len(part[3])) for part in self.parts()]
-        compares = sum({"bisect": int(n).bit_length(), "index": 2}.get(search, n) for search, n in searches)
+        searches = [(search, len(part[3])) for search, parts in self._groups().items() for part in parts]
+        compares = sum({"bisect": int(n).bit_length(), "index": 2, "mask": 1}.get(search, n) for search, n in searches)
         dtype = "float" if self.dtype.kind == "f" else "int"
         groups = sorted({search for search, _ in searches})
-        variants = [f"{search}_{dtype}" for search in groups]
-        recoded = {_search_of(part) for part in self.parts() if not _counts(part[4])}
+        variants = [f"{search}_{dtype}" for search in groups] + ["count_bits"] * ("mask" in groups)
+        recoded = {search for search, parts in self._groups().items() if not all(_counts(part[4]) for part in parts)}
         scattered = len(groups) > 1 or not np.array_equal(self.columns, np.arange(len(self.columns)))
         variants += ["recoded"] * len(recoded) + ["scattered"] * (len(groups) if scattered else 0)
         width = 8 * self.dtype.itemsize
-        return Cost(operations=Counter(compare=compares), bits=int(self.n_cuts.sum()) * width, variants=tuple(variants))
+        counted = Counter(popcount=sum(search == "mask" for search, _ in searches))
+        return Cost(
+            operations=Counter(compare=compares) + counted,
+            bits=int(self.n_cuts.sum()) * width,
+            variants=tuple(variants),
+        )
 
     def describe(self):
         by_value = int(self.by_value.sum())
@@ -151,10 +157,19 @@ class Bin(Step):
     # -- C ------------------------------------------------------------------------------------------------------------
 
     def emit_c(self, c, ref):
+        return "\n".join(self._emit_group(c, ref, search, parts) for search, parts in sorted(self._groups().items()))
+
+    def _groups(self) -> dict[str, list]:
+        """Return the parts by how C finds their codes: small edges by counting bits where that takes less flash."""
         groups: dict[str, list] = {}
         for part in self.parts():
             groups.setdefault(_search_of(part), []).append(part)
-        return "\n".join(self._emit_group(c, ref, search, parts) for search, parts in sorted(groups.items()))
+        linear = groups.get("linear", [])
+        if self.dtype.kind == "u" and linear and max(int(part[3][-1]) for part in linear) <= MAX_MASKED:
+            masks = np.array([_mask_of(part) for part in linear])
+            if narrowest(masks).nbytes + MASK_CODE < sum(len(part[3]) + 1 for part in linear):
+                groups["mask"] = groups.pop("linear")
+        return groups
 
     def _emit_group(self, c, ref, search, parts):
         """Return the loop over all columns that are searched in the same way."""
@@ -169,6 +184,10 @@ class Bin(Step):
 
         target = f"{ref(self.output.name)}[{_indexed(c, f'{tag}_output', [part[0] for part in parts])}]"
         head, body = ["unsigned i;"], _emit_search(search, size, dtype, int(counts.max()))
+        if search == "mask":
+            masks = c.constant(f"{tag}s", np.array([_mask_of(part) for part in parts]))
+            below = f"(uint32_t){masks}[i] & ~(0xffffffffu << (v < {MAX_MASKED + 1}u ? v : {MAX_MASKED + 1}u))"
+            body = [f"const {size} k = ({size}){emit_count(c)}({below});"]
         if search in ("linear", "bisect", "match"):
             cuts = c.constant(f"{tag}_cuts", as_keys(np.concatenate([part[3] for part in parts])))
             head.append(f"const {c.space} {c.type_of(cuts)} *cut = {cuts};")
@@ -193,11 +212,18 @@ class Bin(Step):
         return block([*head, f"for (i = 0; i < {len(parts)}u; i++) {{", *indent(body), "}"])
 
 
+MAX_MASKED = 30  # the largest edge with a bit of its own; a word shifted by one more is still defined
+MASK_CODE = 20  # bytes of code beyond those of a linear search
 MAX_LINEAR_CUTS = 24  # from here on a binary search costs fewer operations than its 30 extra bytes of code are worth
 
 
 def _counts(codes) -> bool:
     return np.array_equal(codes, np.arange(len(codes)))
+
+
+def _mask_of(part) -> int:
+    """Return one bit for every edge."""
+    return sum(1 << cut for cut in part[3].tolist())
 
 
 def _search_of(part) -> str:

@@ -23,12 +23,12 @@ def emit_trees(c, step, payload: Payload) -> list[str]:
     nested_right = np.where(step.children < 0, 0, size[np.maximum(step.children, 0)]).argmin(axis=1)
     test = np.where(nested_right, right, left).tolist()
     order = np.take_along_axis(step.children, np.stack([nested_right, 1 - nested_right], axis=1), axis=1).tolist()
-    attribute = no_inline(c)
+    attribute = "" if step.votes else f"{no_inline(c)} "  # trees of votes are inlined where the compiler deems it small
     leaf, names = payload.of_leaf.tolist(), []
     for number, root in enumerate(step.roots.tolist()):
         if root >= 0:
             body = "\n".join(_tree_lines(root, order, test, leaf))
-            source = f"static {attribute} {payload.ctype} {{name}}(const {C_TYPES[dtype]} *x)\n{{\n{body}\n}}"
+            source = f"static {attribute}{payload.ctype} {{name}}(const {C_TYPES[dtype]} *x)\n{{\n{body}\n}}"
             names.append(c.helper(f"{step.output.name}_tree{number}", source))
     return names
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from effml._cext.forest_walk import FASTEST, forest_walk, max_threads
 from effml.program.buffers import DTYPES
-from effml.program.cwriter import block
+from effml.program.cwriter import C_TYPES, block
 from effml.program.steps.base import Cost, Step
 from effml.program.steps.fast_forest import FastForest, fast_forest
 from effml.program.steps.forest_code import distinct_leaves, emit_trees, needed_ranges
-from effml.program.steps.forest_words import direct_payload, emit_walk, payload_of, word_format
+from effml.program.steps.forest_words import direct_payload, emit_walk, no_inline, payload_of, word_format
 
 __all__ = ["FOREST_LAYOUTS", "ForestWalk"]
 
@@ -303,12 +303,21 @@ class ForestWalk(Step):
             calls = [f"{function}({x})" for function in functions]
             targets = ["sum" if self.output.size == 1 else f"{out}[{k}]" for k in payload.output]
             adds = [self._emit_add(c, *at, payload)[0] for at in zip(targets, calls, strict=True)]
+        elif self.votes:
+            adds = [f"{self._vote_function(c, functions, payload)}({out}, {x});"]
         else:
             body = block(self._emit_add(c, "out", "leaf", payload))
             source = f"static void {{name}}(int32_t *out, {payload.ctype} leaf)\n{body}"
             helper = c.helper(f"{self.output.name}_add", source)
             adds = [f"{helper}({out}, {function}({x}));" for function in functions]
         return block([*head, *adds, *tail])
+
+    def _vote_function(self, c, functions, payload) -> str:
+        """Add the function that adds the votes of all trees and return its name: apart, `out` stays in a register."""
+        lines = [[f"leaf = {function}(x);", *self._emit_add(c, "out", "leaf", payload)] for function in functions]
+        body = block([f"{payload.ctype} leaf;", *(line for pair in lines for line in pair)])
+        arguments = f"int32_t *out, const {C_TYPES[self.input_dtype]} *x"
+        return c.helper(f"{self.output.name}_votes", f"static {no_inline(c)} void {{name}}({arguments})\n{body}")
 
     def _first(self, payload) -> np.ndarray:
         """Return what every row gets: the start, the trees of one leaf and the bias of the others."""

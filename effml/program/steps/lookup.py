@@ -7,14 +7,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from effml.program.buffers import DTYPES, smallest_unsigned
-from effml.program.cwriter import C_TYPES, block, indent
+from effml.program.buffers import DTYPES
+from effml.program.cwriter import C_TYPES, block, indent, turns
 from effml.program.steps.base import Cost, Step
 from effml.program.steps.binning import ranges
 
 __all__ = ["LAYOUTS", "LookupSum", "choose_layout", "pack_fields"]
 
 LAYOUTS = ("byte", "dense", "swar", "float")
+MOST_ROWS_AT_ONCE = 32  # 64 bytes of stack
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -85,13 +86,15 @@ class LookupSum(Step):
         n_values = self.table.size + (0 if self.start is None else self.start.size)
         adds = len(self.columns) * self.output.size
         variant = self.layout + ("_parents" if (self.parents >= 0).any() else "")
-        if self.layout == "swar" and self._needs_flush():
+        swar = self.layout == "swar"
+        if swar and self._in_parts():
             variant += "_flush"
+        lanes = ("lane",) * (8 // self._width) if swar else ()
         return Cost(
             n_parameters=n_values,
             bits=n_values * self.n_bits,
             operations=Counter(lookup=len(self.columns), add=adds),
-            variants=(variant, *(("checked",) if self.checked else ())),
+            variants=(variant, *lanes, *(("checked",) if self.checked else ())),
         )
 
     def describe(self):
@@ -118,10 +121,11 @@ class LookupSum(Step):
     # -- C ------------------------------------------------------------------------------------------------------------
 
     def emit_c(self, c, ref):
-        out = ref(self.output.name)
-        emit = {"byte": self._add_plain, "float": self._add_plain, "dense": self._add_dense, "swar": self._add_swar}
-        head, add, after_each, tail = emit[self.layout](c, out)
-        return block(["unsigned i, c;", *head, *self._emit_factors(c, ref(self.inputs[0]), add, after_each), *tail])
+        codes, out = ref(self.inputs[0]), ref(self.output.name)
+        if self.layout == "swar":
+            return self._emit_swar(c, codes, out)
+        head, add = self._add_dense(c, out) if self.layout == "dense" else self._add_plain(c, out)
+        return block(["unsigned i, c;", *head, *self._emit_factors(c, codes, add)])
 
     def _emit_start(self, c, out):
         cell, zero = C_TYPES[self.output.dtype], "0.0f" if self.layout == "float" else "0"
@@ -131,15 +135,15 @@ class LookupSum(Step):
     def _start_constant(self, c):
         return c.constant(f"{self.output.name}_start", self.start)
 
-    def _emit_factors(self, c, codes, add, after_each):
-        """Return the loop over features; `add` uses `row`, the number of the table row."""
+    def _emit_factors(self, c, codes, add, some=None):
+        """Return the loop over features, or over `some` of them; `add` uses `row`, the number of the table row."""
         n, tag = len(self.columns), self.output.name
         plain = np.array_equal(self.columns, np.arange(n)) and n == len(self.states)
         own = "i" if plain else f"{c.constant(f'{tag}_columns', self.columns)}[i]"
-        row_type = C_TYPES[smallest_unsigned(max(len(self.table), 256))]
+        row_type = "uint32_t" if len(self.table) > 65535 else "unsigned"
         same = (self.states == self.states[0]).all()
         states = f"{int(self.states[0])}u" if same else f"{c.constant(f'{tag}_states', self.states)}[j]"
-        head, body = [f"{row_type} first = 0;"], [f"const unsigned j = {own}, n = {states}, k = {codes}[j];"]
+        body = [f"const unsigned j = {own}, n = {states}, k = {codes}[j];"]
         if (self.parents >= 0).any():
             none = 255 if len(self.states) <= 255 else 65535
             parents = c.constant(f"{tag}_parents", np.where(self.parents < 0, none, self.parents))
@@ -151,10 +155,11 @@ class LookupSum(Step):
             row, valid, size = "k * np + kp", "k < n && kp < np", "n * np"
         else:
             row, valid, size = "k", "k < n", "n"
-        add = [f"const {row_type} row = ({row_type})(first + {row});", *add]
+        add = [f"const {row_type} row = first + {row};", *add]
         body += [f"if ({valid}) {{", *indent(add), "}"] if self.checked else add
-        body += [f"first = ({row_type})(first + {size});", *after_each]
-        return [*head, f"for (i = 0; i < {n}u; i++) {{", *indent(body), "}"]
+        body.append(f"first += {size};")
+        loop = [some or f"for (i = 0; i < {n}u; i++) {{", *indent(body), "}"]
+        return loop if some else [f"{row_type} first = 0;", *loop]
 
     def _add_plain(self, c, out):
         table = c.constant(f"{self.output.name}_table", self.table, "f32" if self.layout == "float" else "u8")
@@ -167,7 +172,7 @@ class LookupSum(Step):
             f"    {out}[c] = ({cell})({out}[c] + t[c]);",
             "}",
         ]
-        return self._emit_start(c, out), add, [], []
+        return self._emit_start(c, out), add
 
     def _add_dense(self, c, out):
         bits, n, cell = self.n_bits, self.output.size, C_TYPES[self.output.dtype]
@@ -187,58 +192,78 @@ class LookupSum(Step):
             "    shift &= 7u;",
             "}",
         ]
-        return self._emit_start(c, out), add, [], []
+        return self._emit_start(c, out), add
 
     # SWAR: a row is little-endian `width`-bit fields padded to whole bytes. A 32-bit word holds 32 / width fields;
-    # field f is lane f // per (a byte) of accumulator f % per, so one shift, mask and add serves four fields.
+    # field f is lane f // per (a byte) of accumulator f % per, so one shift, mask and add serves four fields. First it
+    # is noted where the rows begin, so that the accumulators of one word stay in registers while all rows are added.
 
     @property
     def _width(self) -> int:
         return next(width for width in (1, 2, 4) if self.n_bits <= width)
 
-    def _needs_flush(self) -> bool:
+    @property
+    def _at_once(self) -> int:
+        """Features whose rows are added together: sums fit the lanes, and the list of rows stays short."""
         start = 0 if self.start is None else int(self.start.min())
-        return self.largest_sum() - start > 255
+        fit = self.largest_sum() - start <= 255
+        return min(MOST_ROWS_AT_ONCE, len(self.columns) if fit else 255 // int(self.table.max()))
 
-    def _add_swar(self, c, out):
+    def _in_parts(self) -> bool:
+        return self._at_once < len(self.columns)
+
+    def _emit_swar(self, c, codes, out):
+        n, some, row_bytes = len(self.columns), self._at_once, -(-self.output.size * self._width // 8)
+        offset = "uint32_t" if len(self.table) * row_bytes > 65535 else "uint16_t"
+        note = [f"at[m++] = ({offset})({'(uint32_t)' if offset == 'uint32_t' else ''}row * {row_bytes}u);"]
+        head = ["unsigned i, c, m;", f"{offset} at[{max(some, 1)}];"]
+        if not self._in_parts():
+            factors = self._emit_factors(c, codes, note)
+            return block([*head, "m = 0;", *factors, *self._emit_words(c, out, in_parts=False)])
+        row_type = "uint32_t" if len(self.table) > 65535 else "unsigned"
+        body = [
+            f"const unsigned end = begin + {some}u < {n}u ? begin + {some}u : {n}u;",
+            "m = 0;",
+            *self._emit_factors(c, codes, note, f"for (i = begin; i < end; i++) {{{turns(some)}"),
+            *self._emit_words(c, out, in_parts=True),
+        ]
+        parts = f"for (begin = 0; begin < {n}u; begin += {some}u) {{"
+        head += ["unsigned begin;", f"{row_type} first = 0;", *self._emit_start(c, out)]
+        return block([*head, parts, *indent(body), "}"])
+
+    def _emit_words(self, c, out, *, in_parts):
+        """Return the loop over the words of a row: add those of `m` rows, then spread the lanes over the output."""
         width, n, cell = self._width, self.output.size, C_TYPES[self.output.dtype]
         per, fields = 8 // width, 32 // width
-        row_bytes, words = -(-n * width // 8), -(-n // fields)
         rows = np.stack([pack_fields(row, width) for row in self.table]) if len(self.table) else self.table
         # the last word of the last row may reach past its bytes
         table = c.constant(f"{self.output.name}_lanes", np.append(rows.ravel(), np.zeros(4, np.uint8)), "u8")
         lane_mask = sum(((1 << width) - 1) << (8 * lane) for lane in range(4))
-        head = [f"uint32_t lane[{words * per}] = {{0}};"]
-        shifts = [f"lane[w * {per}u + {m}u] += word >> {m * width} & 0x{lane_mask:08x}u;" for m in range(per)]
-        add = [
-            f"const {c.space} uint8_t *t = {table} + {_wide('row', len(self.table) * row_bytes)} * {row_bytes}u;",
-            "unsigned w;",
-            f"for (w = 0; w < {words}u; w++) {{",
+        n_rows = None if in_parts or self.checked else len(self.columns)  # else it is known when the rows are
+        start = f"{out}[c] + " if in_parts else "" if self.start is None else f"{self._start_constant(c)}[c] + "
+        body = [
+            f"const unsigned last = w + {fields}u < {n}u ? w + {fields}u : {n}u;",
+            f"uint32_t lane[{per}] = {{0}};",
+            f"for (i = 0; i < {n_rows}u; i++) {{" if n_rows else f"for (i = 0; i < m; i++) {{{turns(self._at_once)}",
+            f"    const {c.space} uint8_t *t = words + at[i];",
             "    const uint32_t word = t[0] | (uint32_t)t[1] << 8 | (uint32_t)t[2] << 16 | (uint32_t)t[3] << 24;",
-            *indent(shifts),
-            "    t += 4;",
+            *(f"    lane[{k}] += word >> {k * width} & 0x{lane_mask:08x}u;" for k in range(per)),
             "}",
-        ]
-        log = {2: 1, 4: 2, 8: 3, 16: 4, 32: 5}
-        field = f"(c & {fields - 1}u)"
-        lane = f"lane[(c >> {log[fields]}) * {per}u + (c & {per - 1}u)] >> ({field} >> {log[per]}) * 8u & 255u"
-        spread = [f"{out}[c] = ({cell})({out}[c] + ({lane}));"]
-        if not self._needs_flush():
-            start = "" if self.start is None else f" + {self._start_constant(c)}[c]"
-            tail = [f"for (c = 0; c < {n}u; c++) {{", f"    {out}[c] = ({cell})(({lane}){start});", "}"]
-            return head, add, [], tail
-        every = 255 // int(self.table.max())  # rows that surely fit a byte lane
-        flush = [
-            f"if (++filled == {every}u || i == {len(self.columns) - 1}u) {{",
-            "    filled = 0;",
-            f"    for (c = 0; c < {n}u; c++) {{",
-            *indent(indent(spread)),
+            "words += 4;",
+            f"for (i = 0; i < {per}u; i++) {{",
+            "    uint32_t v = lane[i];",
+            f"    for (c = w + i; c < last; c += {per}u) {{{turns(4)}",
+            f"        {out}[c] = ({cell})({start}(v & 255u));",
+            "        v >>= 8;",
             "    }",
-            f"    memset(lane, 0, {words * per * 4}u);",
             "}",
         ]
-        head += ["unsigned filled = 0;", *self._emit_start(c, out)]
-        return head, add, flush, []
+        head = [f"const {c.space} uint8_t *words = {table};", "unsigned w;"]
+        return [
+            "{",
+            *indent([*head, f"for (w = 0; w < {n}u; w += {fields}u) {{", *indent(body), "}"]),
+            "}",
+        ]
 
 
 def _wide(index: str, limit: int) -> str:
@@ -275,7 +300,8 @@ def choose_layout(n_bits: int, n_rows: int, n_out: int, *, prefer: str = "auto")
         sizes["dense"] = -(-n_rows * n_out * n_bits // 8) + code["lookup_sum", "dense"]
     if n_bits <= 4:
         width = next(width for width in (1, 2, 4) if n_bits <= width)
-        sizes["swar"] = n_rows * -(-n_out * width // 8) + 4 + code["lookup_sum", "swar"]
+        fixed = 4 + code["lookup_sum", "swar"] + 8 // width * code["lookup_sum", "lane"]
+        sizes["swar"] = n_rows * -(-n_out * width // 8) + fixed
     smallest = min(sizes, key=sizes.get)
     if prefer == "speed":
         return "swar" if "swar" in sizes else "byte"

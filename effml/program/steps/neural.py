@@ -16,9 +16,17 @@ from threadpoolctl import threadpool_limits
 
 from effml._cext.packed import BitsProduct, best_level, bytes_product, max_threads, shorts_product
 from effml.program.buffers import DTYPES
-from effml.program.cwriter import C_TYPES, block, indent
+from effml.program.cwriter import C_TYPES, block, indent, turns
 from effml.program.steps.base import Cost, Step
-from effml.program.steps.packing import code_shape, emit_codes, emit_count, emit_level, pack_signs, weights_of
+from effml.program.steps.packing import (
+    code_shape,
+    emit_codes,
+    emit_count,
+    emit_level,
+    pack_codes,
+    pack_signs,
+    weights_of,
+)
 
 __all__ = ["PackedDense", "Requantise", "Threshold", "clipped"]
 
@@ -171,32 +179,30 @@ class PackedDense(_WithCache):
         return emit(c, ref(self.inputs[0]), ref(self.output.name), bias)
 
     def _emit_integers(self, c, x, out, bias):
-        n = self.n_in
-        code, step = emit_codes(c, f"{self.output.name}_weights", self.codes, self.n_bits)
         if self.levels is not None:
-            return self._emit_levels(c, x, out, bias, code, step)
+            return self._emit_levels(c, x, out, bias)
         value = f"const int32_t v = {x}[j]{f' - {self.zero_point}' if self.zero_point else ''};"
+        emit = self._emit_bytes if 8 % self.n_bits == 0 else self._emit_stream
+        declared, product = emit(c, value)
         return block(
             [
+                *declared,
                 "unsigned j, k;",
-                "uint32_t all = 0u, at = 0u;",
-                f"for (j = 0; j < {n}u; j++) {{",
+                "uint32_t all = 0u;",
+                f"for (j = 0; j < {self.n_in}u; j++) {{",
                 f"    {value}",
                 "    all += (uint32_t)v;",
                 "}",
                 f"for (k = 0; k < {self.output.size}u; k++) {{",
                 "    uint32_t sum = 0u;",
-                f"    for (j = 0; j < {n}u; j++) {{",
-                f"        {value}",
-                f"        sum += (uint32_t)v * {code};",
-                f"        at += {step}u;",
-                "    }",
+                *indent(product),
                 f"    {out}[k] = (int32_t)({self._shifted(f'2u * sum - {self.top}u * all')}{bias});",
                 "}",
             ]
         )
 
-    def _emit_levels(self, c, x, out, bias, code, step):
+    def _emit_levels(self, c, x, out, bias):
+        code, step = emit_codes(c, f"{self.output.name}_weights", self.codes, self.n_bits)
         level = emit_level(c, self.output.name, self.levels, code)
         value = f"{x}[j]{f' - {self.zero_point}' if self.zero_point else ''}"
         return block(
@@ -213,6 +219,36 @@ class PackedDense(_WithCache):
                 "}",
             ]
         )
+
+    def _emit_stream(self, c, value) -> tuple[list[str], list[str]]:
+        """Return declarations and the sum over the inputs, codes lying across bytes."""
+        code, step = emit_codes(c, f"{self.output.name}_weights", self.codes, self.n_bits)
+        body = [value, f"sum += (uint32_t)v * {code};", f"at += {step}u;"]
+        return ["uint32_t at = 0u;"], [f"for (j = 0; j < {self.n_in}u; j++) {{", *indent(body), "}"]
+
+    def _emit_bytes(self, c, value) -> tuple[list[str], list[str]]:
+        """Return declarations and the sum over the inputs, byte by byte; the codes of an output begin with a byte."""
+        n, per = self.n_in, 8 // self.n_bits
+        padded = np.pad(self.codes, ((0, -n % per), (0, 0)))
+        weights = c.constant(
+            f"{self.output.name}_weights", pack_codes(np.ascontiguousarray(padded.T), self.n_bits), "u8"
+        )
+        declared = [f"const {c.space} uint8_t *w = {weights};"]
+        if per == 1:
+            return declared, [f"for (j = 0; j < {n}u; j++) {{", f"    {value}", "    sum += (uint32_t)v * *w++;", "}"]
+        inner = f"for (i = 0; i < {per}u; i++) {{"
+        if n % per:
+            inner = f"for (i = 0; i < {per}u && j < {n}u; i++) {{{turns(per)}"
+        body = [
+            "unsigned codes = *w++, i;",
+            inner,
+            f"    {value}",
+            f"    sum += (uint32_t)v * (codes & {self.top}u);",
+            f"    codes >>= {self.n_bits};",
+            "    j++;",
+            "}",
+        ]
+        return declared, ["j = 0;", f"while (j < {n}u) {{{turns(-(-n // per))}", *indent(body), "}"]
 
     def _shifted(self, total) -> str:
         return f"(({total}) << {self.shift})" if self.shift else total

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from effml.program.buffers import DTYPES
-from effml.program.cwriter import C_TYPES, block
+from effml.program.cwriter import C_TYPES, block, turns
 from effml.program.steps.base import Cost, Step
 
 __all__ = ["ArgBest", "Gather", "Positive", "Select", "Softmax", "exp_float32"]
@@ -38,16 +38,19 @@ class ArgBest(Step):
         n, out, x = self.n_inputs, ref(self.output.name), ref(self.inputs[0])
         if n == 1:
             return f"(void){x};\n{out}[0] = 0;"
-        cell, sign = C_TYPES[self.output.dtype], ">" if self.largest else "<"
+        cell, value = C_TYPES[self.output.dtype], C_TYPES[c.buffers[self.inputs[0]].dtype]
         return block(
             [
-                "unsigned k, best = 0;",
-                f"for (k = 1; k < {n}u; k++) {{",
-                f"    if ({x}[k] {sign} {x}[best]) {{",
-                "        best = k;",
+                f"const {value} *next = {x}, *best = {x};",
+                f"{value} found = *best;",
+                f"do {{{turns(n - 1)}",
+                "    next++;",
+                f"    if (*next {'>' if self.largest else '<'} found) {{",
+                "        found = *next;",
+                "        best = next;",
                 "    }",
-                "}",
-                f"{out}[0] = ({cell})best;",
+                f"}} while (next != {x} + {n - 1});",
+                f"{out}[0] = ({cell})(best - {x});",
             ]
         )
 

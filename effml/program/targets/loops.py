@@ -6,7 +6,7 @@ from dataclasses import dataclass
 __all__ = ["SourceLoop", "loops_of"]
 
 _COMMENT = re.compile(r"/\* at most (\d+) turns \*/")
-_COUNTED = re.compile(r"for \((\w+) = (\d+)u?; \1 < (\d+)u; \1\+\+\)")
+_COUNTED = re.compile(r"for \((\w+) = (\d+)u?; \1 < (\d+)u; \1(?:\+\+| \+= (\d+)u)\)")
 _HEAD = re.compile(r"^\s*(?:for|while) \(|^\s*do \{")
 
 
@@ -60,7 +60,11 @@ def _loop(first, last, head) -> SourceLoop:
     stated, counted = _COMMENT.search(head), _COUNTED.search(head)
     if not stated and not counted:
         raise ValueError(f"the loop of line {first} does not say how often it turns: {head.strip()}")
-    turns = int(stated.group(1)) if stated else int(counted.group(3)) - int(counted.group(2))
+    if stated:
+        turns = int(stated.group(1))
+    else:
+        start, end, step = (int(number or 1) for number in counted.groups()[1:])
+        turns = -((start - end) // step)
     # "for (;;)" and "do" begin with a turn, and so does a loop that counts to a constant: its first test is known
     tests_first = stated is not None and re.search(r"for \(;;\)|\bdo \{", head) is None
     return SourceLoop(first, last, max(turns, 0), tests_first)

@@ -2,8 +2,9 @@
 
     torchrun --standalone --nproc-per-node=2 benchmarks/deep_distributed.py [--epochs 10]
 
-Runs on CPUs (gloo). Every process applies the recipe to the same model, wraps that in DistributedDataParallel, and tells
-the recipe of its steps; gradients are averaged, so weights, shadows and levels stay the same everywhere, which is checked.
+Runs on CPUs (gloo). Every process applies the recipe to the same model, wraps that in DistributedDataParallel, and
+tells the recipe of its steps; gradients are averaged, so weights, shadows and levels stay the same everywhere, which is
+checked.
 """
 
 import argparse

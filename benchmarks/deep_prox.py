@@ -16,7 +16,7 @@ from _deep import data, evaluate, fitted, mlp, remembered, show, spread
 
 from effml.deep import ProxConnect, Recipe, train
 
-EPOCHS = {"digits": 40, "mnist": 20, "fashion_mnist": 20}
+EPOCHS = {"digits": 25, "mnist": 15, "fashion_mnist": 15}
 BITS = (1, "ternary", 2)
 OURS = {
     "straight-through": {"schedule": "hard"},

@@ -76,12 +76,14 @@ class Ledger(list):
         """Positions of the entries that none beats in both quality and bytes of the file."""
         return [int(i) for i in pareto_front([[-entry.quality, entry.file_bytes] for entry in self])]
 
-    def plot(self, ax=None):
+    def plot(self, ax=None, *, start=False):
         """Draw quality against bytes of the file: the way of the plan, its front, phases taken back as crosses.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes or None
+        start : bool, default=False
+            Whether to draw the model as given, which is often untrained.
 
         Returns
         -------
@@ -92,20 +94,20 @@ class Ledger(list):
                 import matplotlib.pyplot as plt
             except ImportError as error:
                 raise ImportError('plots need matplotlib: pip install "effml[plot]"') from error
-            ax = plt.figure(figsize=(7, 4.5), layout="constrained").add_subplot()
-        kept, back = [e for e in self if e.kept], [e for e in self if not e.kept]
-        ax.plot([e.file_bytes for e in kept], [e.quality for e in kept], "-", color="0.8", zorder=1)
-        front = sorted((self[i].file_bytes, self[i].quality) for i in self.front())
+            ax = plt.figure(figsize=(7, 4), layout="constrained").add_subplot()
+        drawn = Ledger(self if start or len(self) == 1 else self[1:])
+        kept, back = [entry for entry in drawn if entry.kept], [entry for entry in drawn if not entry.kept]
+        ax.plot(*_points(kept), "-", color="0.8", zorder=1)
+        front = sorted((drawn[i].file_bytes, drawn[i].quality) for i in drawn.front())
         ax.step(*zip(*front, strict=True), where="post", color="tab:blue", linewidth=1, label="Pareto front")
-        ax.scatter([e.file_bytes for e in kept], [e.quality for e in kept], color="tab:blue", zorder=2, label="kept")
+        ax.scatter(*_points(kept), color="tab:blue", zorder=2, label="kept")
         if back:
-            ax.scatter(
-                [e.file_bytes for e in back], [e.quality for e in back], marker="x", color="tab:red", label="taken back"
-            )
-        for entry in self:
-            ax.annotate(
-                entry.phase, (entry.file_bytes, entry.quality), xytext=(4, 4), textcoords="offset points", fontsize=7
-            )
+            ax.scatter(*_points(back), marker="x", color="tab:red", label="taken back")
+        for position, entry in enumerate(drawn):
+            offset = (0, 7 if position % 2 else -13)
+            name, place = entry.phase.partition("(")[0], (entry.file_bytes, entry.quality)
+            ax.annotate(name, place, xytext=offset, textcoords="offset points", fontsize=8, ha="center")
+        ax.margins(0.15)
         ax.set_xscale("log")
         ax.set_xlabel("file (bytes)")
         ax.set_ylabel("quality")
@@ -128,3 +130,7 @@ def _cell(value):
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _points(entries):
+    return [entry.file_bytes for entry in entries], [entry.quality for entry in entries]

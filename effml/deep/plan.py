@@ -152,9 +152,9 @@ class Plan(BaseEstimator):
         self.model_ = _ship(model)
         return self.model_
 
-    def plot(self, ax=None):
+    def plot(self, ax=None, *, start=False):
         """Quality against bytes of the file, as `Ledger.plot`."""
-        return self.ledger_.plot(ax)
+        return self.ledger_.plot(ax, start=start)
 
     def _check(self):
         self._validate_params()

@@ -152,6 +152,9 @@ class Recipe(BaseEstimator):
         model = copy.deepcopy(model) if copy_model else model
         for name, technique in self.techniques_.items():
             model = self._install(name, technique, model)
+        for name, technique in self.techniques_.items():
+            if isinstance(technique, plugs.GraphSurgery) and technique.epochs():
+                _refuse_parametrized(name, model)
         self._applied = weakref.ref(model)
         return model
 
@@ -165,10 +168,9 @@ class Recipe(BaseEstimator):
         return {key: value for key, value in super().__getstate__().items() if key != "_applied"}
 
     def _install(self, name, technique, model):
-        if isinstance(technique, plugs.GraphSurgery):
-            _refuse_parametrized(name, technique, model)
-            if technique.at == "start":
-                model = technique.operate(model, self._example_inputs)
+        if isinstance(technique, plugs.GraphSurgery) and technique.at == "start":
+            _refuse_parametrized(name, model)
+            model = technique.operate(model, self._example_inputs)
         if isinstance(technique, plugs.ModuleSwap):
             technique.swapped_ = _swap(model, technique.swap, technique)
         if isinstance(technique, plugs.Parametrization):
@@ -354,14 +356,12 @@ def task_loss(criterion, batch):
     return (values * batch.weights).sum() / batch.weights.sum()
 
 
-def _refuse_parametrized(name, technique, model):
-    if technique.at == "finalize":
-        return
+def _refuse_parametrized(name, model):
     found = next((known for known, module in model.named_modules() if parametrize.is_parametrized(module)), None)
     if found is not None:
         raise ValueError(
-            f"technique {name!r} cuts a model whose {found!r} is parametrized; list it before the parametrization, "
-            'or give it at="finalize"'
+            f"technique {name!r} cuts a model in which {found or 'the model itself'!r} is parametrized; give it "
+            'at="finalize", or at="start" and list it first'
         )
 
 

@@ -21,6 +21,20 @@ class Rows(torch.utils.data.Dataset):
         return self.inputs[row], tuple(target[row] for target in self.targets)
 
 
+class _Batches:
+    """skorch's batches as callbacks of a recipe know them: (inputs, targets) or (inputs, targets, weights)."""
+
+    def __init__(self, iterator):
+        self.iterator = iterator
+
+    def __len__(self):
+        return len(self.iterator)
+
+    def __iter__(self):
+        for inputs, targets in self.iterator:
+            yield (inputs, *targets)
+
+
 class _Driver(Callback):
     """Tells the recipe of epochs and steps; scores what would ship, and ends training where that stops improving."""
 
@@ -31,9 +45,6 @@ class _Driver(Callback):
 
     def on_train_begin(self, net, **ignored):
         self.scores, self.best_score, self.best_model, self.waited = [], -float("inf"), None, 0
-
-    def on_epoch_begin(self, net, **ignored):
-        net.recipe.epoch_begin(net.run_)
 
     def on_batch_end(self, net, batch=None, training=False, **ignored):
         if training:
@@ -111,6 +122,14 @@ class RecipeNet(NeuralNet):
         )
         self.optimizer_ = self.run_.optimizer
         return self
+
+    def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
+        """An epoch over the data that the recipe's callbacks leave in place."""
+        if training:
+            self.run_.data = _Batches(iterator) if self.run_.data is None else self.run_.data
+            self.recipe.epoch_begin(self.run_)
+            iterator = ((inputs, targets) for inputs, *targets in self.run_.data)
+        super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
         """The task's loss and the techniques' terms."""

@@ -6,8 +6,8 @@
 | levels | a table of distinct values, for the tensor or each row (output channel); codes of few bits | table[code] |
 | affine | one scale, for the tensor or each row, and integers of few bits | integer * scale, in float32 |
 
-Levels and affine come in a second version for sparse tensors: one bit an entry says whether it is zero, and only the
-others have codes. A table symmetric about zero keeps its positive half. Decoding gives back every number exactly
+Each form comes in a second version for sparse tensors: one bit an entry says whether it is zero, and only the others
+are stored. A table symmetric about zero keeps its positive half. Decoding gives back every number exactly
 (-0.0 comes back as 0.0).
 
 A file is: the magic "EFDM", a format version, a flag byte, the length of the header, the header (JSON compressed by
@@ -72,20 +72,23 @@ class Stored:
 
     def decode(self):
         """The tensor as an array."""
-        if self.form == "raw":
+        if self.form == "raw" and self.mask is None:
             return self.table.reshape(self.shape)
         n = int(np.prod(self.shape))
-        rows = np.arange(n) // max(1, n // len(self.table))
-        rows = rows if self.mask is None else rows[self.mask]
-        if self.form == "affine":
-            values = (self.codes.astype(np.int16) - self.zero).astype(np.float32) * self.table[rows, 0]
-        else:
-            values = self._whole_table()[rows, self.codes]
+        values = self.table if self.form == "raw" else self._decoded(n)
         if self.mask is not None:
             dense = np.zeros(n, np.float32)
             dense[self.mask] = values
             values = dense
         return values.reshape(self.shape)
+
+    def _decoded(self, n):
+        """The coded entries of n, as float32."""
+        rows = np.arange(n) // max(1, n // len(self.table))
+        rows = rows if self.mask is None else rows[self.mask]
+        if self.form == "affine":
+            return (self.codes.astype(np.int16) - self.zero).astype(np.float32) * self.table[rows, 0]
+        return self._whole_table()[rows, self.codes]
 
     def _whole_table(self):
         if not self.symmetric:
@@ -114,6 +117,8 @@ def encode(array):
     for mask in (None, flat != 0):
         if mask is not None and (mask.all() or not mask.any()):
             continue
+        if mask is not None:
+            found.append(Stored("raw", array.shape, flat[mask], mask=mask))
         for n_rows in sorted(shapes):
             rows = np.arange(flat.size) // (flat.size // n_rows)
             values, rows = (flat, rows) if mask is None else (flat[mask], rows[mask])

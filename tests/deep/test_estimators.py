@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.nn.utils import parametrize
 
-from effml.deep import ProxConnect, Recipe, SmartTernary, TorchClassifier, TorchRegressor, evaluate
+from effml.deep import Callback, ProxConnect, Recipe, SmartTernary, TorchClassifier, TorchRegressor, evaluate
 from effml.selection import BudgetSearchCV
 
 
@@ -120,6 +120,20 @@ def test_images_modules_as_objects_and_skorch_callbacks(arrays):
     assert model.input_shape_ == (1, 8, 8)
     assert model.score(X_test.reshape(-1, 1, 8, 8), y_test) > 0.9
     assert model.net_.optimizer_.param_groups[0]["lr"] < 0.01
+
+
+def test_callbacks_may_change_the_data_here_too(arrays):
+    class FirstRows(Callback):
+        def epoch_begin(self, state):
+            state.data = [tuple(part[:7] for part in batch) for batch in state.data]
+
+        def step_end(self, state):
+            self.rows_ = len(state.batch.inputs), len(state.batch.targets), len(state.batch.weights)
+
+    X, y, _, _ = arrays
+    model = TorchClassifier(mlp, recipe=Recipe([FirstRows()]), max_iter=2, random_state=0)
+    model.fit(X, y, sample_weight=np.arange(1, len(y) + 1))
+    assert model.recipe_.techniques_["firstrows"].rows_ == (7, 7, 7)
 
 
 def test_frames_and_float64_are_taken(arrays):

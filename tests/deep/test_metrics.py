@@ -64,6 +64,7 @@ def test_every_form_gives_back_every_number(seed, rows, columns, n_levels, per_r
         (np.arange(-127, 128, dtype=np.float32) * np.float32(0.013), "affine", 255 * 8 + 32),
         (np.eye(100, dtype=np.float32) * 3, "levels", 100 * 100 + 32),  # a mask, one value, no codes
         (np.arange(10), "raw", 640),
+        (np.where(np.arange(3000) % 3, 0, np.sqrt(np.arange(3000))).astype(np.float32), "raw", 3000 + 999 * 32),
         (np.float32([[np.nan, np.nan]]), "raw", 64),
     ],
 )

@@ -364,7 +364,9 @@ def test_surgery_happens_when_it_should(at, digits):
 
 def test_surgery_refuses_what_it_cannot_do():
     with pytest.raises(ValueError, match="is parametrized"):
-        Recipe([Doubled(), NarrowHidden(at=1)]).apply(mlp())
+        Recipe([NarrowHidden(at=1), Doubled()]).apply(mlp())
+    with pytest.raises(ValueError, match="'0' is parametrized"):
+        Recipe([Doubled(), NarrowHidden(at="start")]).apply(mlp())
     with pytest.raises(ValueError, match="at=0 must be"):
         Recipe([NarrowHidden(at=0)]).apply(mlp())
     recipe = Recipe([NarrowHidden(at=1)])

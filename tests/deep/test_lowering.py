@@ -131,6 +131,17 @@ def test_weights_on_few_levels_are_found_and_kept(name, each_output):
     assert error < 1e-6 or (name == "2 bits, any" and error < 1 / 1000)  # no common unit: to the finest level
 
 
+@pytest.mark.parametrize("n_bits", [8, 6])
+def test_symmetric_bytes_with_zero_are_kept_exactly(n_bits):
+    top = 2 ** (n_bits - 1) - 1
+    weight = np.random.default_rng(4).normal(size=(64, 64))
+    unit = np.abs(weight).max(axis=0) / top
+    weight = (np.rint(weight / unit) * unit).astype(np.float32).astype(np.float64)
+    found = few_levels(weight)
+    assert found.n_bits == n_bits
+    assert np.abs(found.integers * found.unit - weight).max() < 1e-6 * np.abs(weight).max()
+
+
 def test_levels_of_their_own_in_each_output():
     rng = np.random.default_rng(2)
     levels = np.sort(rng.normal(size=(8, 4)), axis=1)

@@ -1,5 +1,28 @@
-"""Tests of the bridge to torch; skipped where torch is not installed."""
+"""What the tests of the torch bridge share; without torch every module there is skipped, and says so."""
 
 import pytest
 
-pytest.importorskip("torch")
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small networks are fastest on one thread, and their sums then come in one order."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """scikit-learn's digits as float32 Tensors in [0, 1]: (X_train, y_train), (X_test, y_test)."""
+    import torch
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    X, y = load_digits(return_X_y=True)
+    X_train, X_test, y_train, y_test = train_test_split(
+        (X / 16).astype("float32"), y, test_size=0.25, random_state=0, stratify=y
+    )
+    return tuple(tuple(map(torch.as_tensor, part)) for part in ((X_train, y_train), (X_test, y_test)))

@@ -11,7 +11,6 @@ predicted as Python predicts it, or the script fails. Cross-validated scores are
 """
 
 import json
-import shutil
 from functools import cache
 from pathlib import Path
 
@@ -24,8 +23,9 @@ import effml
 from effml.bayes import NaiveBayesClassifier, TANClassifier
 from effml.datasets import load_dataset
 from effml.discretization import BottleneckDiscretizer
+from effml.program.targets import find_target, missing_tools
 
-CORTEX_M3 = ["arm-none-eabi-gcc", "-mcpu=cortex-m3", "-mthumb"]
+TARGET = "cortex-m3"
 RESULTS = Path(__file__).resolve().parent / "results" / "bayes_embedded"
 BUDGETS = (1024, 2048, 2560, 3072, 4096)
 FIRST = {"objective": "margin", "margin": 2.0, "max_iter": 40}
@@ -146,12 +146,13 @@ def compiled(model, layout="size"):
 
 
 def flash(model):
-    return compiled(model).compiled.section_sizes(compiler=CORTEX_M3)["text"]
+    return effml.footprint(model, target=TARGET, input_dtype="uint8", layout="size").flash_bytes
 
 
 def main():
-    if shutil.which(CORTEX_M3[0]) is None:
-        raise SystemExit(f"{CORTEX_M3[0]} is needed: the budgets are bytes on Cortex-M3")
+    missing = missing_tools(find_target(TARGET))
+    if missing:
+        raise SystemExit(f"{', '.join(missing)} needed: the budgets are bytes on Cortex-M3")
     letter = Letter()
     table = Table(title="letter, official split, uint8 rows")
     names = (

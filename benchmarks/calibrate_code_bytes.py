@@ -1,13 +1,15 @@
 """Fit the code bytes of each step (effml.program.code_bytes.CODE_BYTES) to what ``gcc -Os`` makes of random programs.
 
     python benchmarks/calibrate_code_bytes.py [--programs 400]
-        [--forests | --kernels | --itemsets | --networks | --tables | --deep]
+        [--forests | --kernels | --itemsets | --networks | --tables | --deep | --targets]
 
 Prints the table to paste, and how far the fitted sizes are from the measured ones. With ``--forests`` it fits the
 forests alone, all other steps at their present sizes: the code of one forest weighs as much as all of theirs together;
 with ``--kernels`` gates and kernels alone, with ``--itemsets`` the steps of itemset models, with ``--networks`` low-bit
 networks, with ``--tables`` what quantised networks with states and tables need beside them, with ``--deep`` the steps
-of lowered torch modules, each by the size of a small program with and without it.
+of lowered torch modules, each by the size of a small program with and without it. With ``--targets`` it
+prints code_ratio and stack_bytes of each microcontroller instead (effml.program.targets.profiles): what its compiler
+makes of programs of all kinds, over the estimate for x86-64.
 """
 
 import argparse
@@ -35,9 +37,13 @@ from common.random_programs import (
 from effml.export import lower
 from effml.program import Output, generate_c
 from effml.program.buffers import INPUT_DTYPES
-from effml.program.code_bytes import CODE_BYTES, code_parts
+from effml.program.cgen import arena
+from effml.program.code_bytes import CODE_BYTES, code_bytes, code_parts
 from effml.program.compile import section_sizes
+from effml.program.passes import deployable
 from effml.program.steps import ForestWalk
+from effml.program.targets import TARGETS
+from effml.program.targets.measure import measure_program
 
 LAYOUTS = (("float", 32), ("byte", 8), ("dense", 5), ("dense", 4), ("swar", 4), ("swar", 2))
 
@@ -174,6 +180,23 @@ def code_size(program):
     return section_sizes(source)["text"] - source.constant_bytes
 
 
+def print_targets(n_programs):
+    """Print the ratio of summed code bytes and the largest stack beside the buffers, over programs of every kind."""
+    rng = np.random.default_rng(0)
+    makers = [random_program, random_program, random_kernel_program, random_itemset_program, random_forest_program]
+    programs = [makers[k % len(makers)](rng) for k in range(n_programs)]
+    for target in TARGETS:
+        code, estimate, beside = 0, 0, []
+        for program in programs:
+            output = (program.main_output,)
+            measured = measure_program(program, target=target, outputs=output)
+            code += measured.code_bytes
+            estimate += code_bytes(program, output)
+            slots = arena(deployable(program.with_outputs(*output)))
+            beside.append(measured.stack_bytes - sum(slot.nbytes for slot in slots))
+        print(f"{target}: code_ratio={code / estimate:.2f}, stack_bytes={int(np.median(beside))} (median)")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--programs", type=int, default=400)
@@ -183,9 +206,13 @@ def main():
     parser.add_argument("--networks", action="store_true", help="fit low-bit networks alone")
     parser.add_argument("--tables", action="store_true", help="fit tables of levels and sums of parts alone")
     parser.add_argument("--deep", action="store_true", help="fit the steps of lowered torch modules alone")
+    parser.add_argument("--targets", action="store_true", help="microcontrollers beside x86-64")
     arguments = parser.parse_args()
     if arguments.deep:
         measure_deep_steps()
+        return
+    if arguments.targets:
+        print_targets(arguments.programs)
         return
     make, chosen, outputs = random_program, None, ["label", "label", "label", "proba"]
     if arguments.kernels:

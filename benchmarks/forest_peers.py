@@ -243,114 +243,18 @@ def run_on_host(objects, rows, row, folder, passes=9):
 
 # -- counting on an emulated Cortex-M3 --------------------------------------------------------------------------------
 
-# QEMU's mps2-an385 under -icount shift=6 takes 64 ns of its time for an instruction; timer 0 of the board counts down
-# at 25 MHz, so instructions = ticks * 40 / 64. Stack: words below the stack pointer that a call changed.
-DEVICE_C = """\
-#include <stdint.h>
-#include <string.h>
-#define TIMER ((volatile uint32_t *)0x40000000u) /* control, value, reload */
-#define DEEPEST 4096 /* words of stack looked at */
-#define PAINT 0xa5a5c3c3u
-int32_t label(const ROW *row);
-static const ROW rows[][N_FEATURES] = {
-#include "rows.inc"
-};
-static void semihost(uint32_t operation, const void *argument)
-{
-    register uint32_t r0 __asm__("r0") = operation;
-    register const void *r1 __asm__("r1") = argument;
-    __asm__ volatile("bkpt 0xab" : "+r"(r0) : "r"(r1) : "memory");
-}
-static void print(uint32_t n, char end)
-{
-    char text[12], *at = text + 11;
-    *at-- = 0;
-    *at = end;
-    do { *--at = (char)('0' + n % 10u); n /= 10u; } while (n);
-    semihost(4u, at);
-}
-static uint32_t ticks_of(const ROW *row, int32_t *answer)
-{
-    uint32_t begin = TIMER[1];
-    if (row) *answer = label(row);
-    return begin - TIMER[1];
-}
-__attribute__((noinline)) static uint32_t stack_of(const ROW *row)
-{
-    volatile uint32_t *top, *word;
-    __asm__ volatile("mov %0, sp" : "=r"(top));
-    for (word = top - DEEPEST; word < top; word++) *word = PAINT;
-    label(row);
-    for (word = top - DEEPEST; word < top && *word == PAINT; word++) {}
-    return (uint32_t)((uintptr_t)top - (uintptr_t)word);
-}
-static void leave(uint32_t code)
-{
-    uint32_t block[2] = {0x20026u, code};
-    semihost(0x20u, block);
-    for (;;) {}
-}
-static void fault(void) { leave(99u); }
-extern uint32_t stack_end, data_image, data_start, data_end, bss_start, bss_end;
-static void reset(void)
-{
-    uint32_t k, stack = 0, overhead;
-    int32_t answer = 0;
-    uint64_t ticks = 0;
-    memcpy(&data_start, &data_image, (uintptr_t)&data_end - (uintptr_t)&data_start);
-    memset(&bss_start, 0, (uintptr_t)&bss_end - (uintptr_t)&bss_start);
-    TIMER[2] = TIMER[1] = 0xffffffffu;
-    TIMER[0] = 1u;
-    overhead = ticks_of(0, &answer);
-    for (k = 0; k < N_ROWS; k++) {
-        uint32_t used = stack_of(rows[k]);
-        ticks += ticks_of(rows[k], &answer) - overhead;
-        if (used > stack) stack = used;
-        print((uint32_t)answer, ' ');
-    }
-    print((uint32_t)(ticks * 40u / 64u / N_ROWS), ' ');
-    print(stack, '\\n');
-    leave(0u);
-}
-__attribute__((section(".vectors"), used)) static void (*const vectors[16])(void) = {
-    (void (*)(void))&stack_end, reset, fault, fault, fault, fault, fault};
-"""
-DEVICE_LD = """\
-ENTRY(vectors)
-MEMORY
-{
-  CODE (rx)  : ORIGIN = 0x00000000, LENGTH = 4M
-  DATA (rwx) : ORIGIN = 0x20000000, LENGTH = 4M
-}
-stack_end = ORIGIN(DATA) + LENGTH(DATA);
-SECTIONS
-{
-  .text : { KEEP(*(.vectors)) *(.text*) *(.rodata*) . = ALIGN(4); } > CODE
-  .ARM.extab : { *(.ARM.extab*) } > CODE
-  .ARM.exidx : { *(.ARM.exidx*) . = ALIGN(4); } > CODE
-  .data : { data_start = .; *(.data*) . = ALIGN(4); data_end = .; } > DATA AT > CODE
-  data_image = LOADADDR(.data);
-  .bss (NOLOAD) : { bss_start = .; *(.bss*) *(COMMON) . = ALIGN(4); bss_end = .; end = .; } > DATA
-}
-"""
-QEMU = "qemu-system-arm -M mps2-an385 -nographic -monitor none -serial none"
-QEMU += " -chardev stdio,id=out -semihosting-config enable=on,target=native,chardev=out -icount shift=6 -kernel a.elf"
-
 
 def count_on_device(objects, rows, row, folder):
     """Return labels, mean instructions a row and the deepest stack in bytes, on an emulated Cortex-M3."""
+    from effml.program.targets import Entry, find_target, run_on_device  # exporters run where effml need not be
+
+    prototype = f"#include <stdint.h>\nint32_t label(const {row} *row);"
+    rows = rows.astype(np.float32 if row == "float" else np.int16)
+    entry = Entry(rows.dtype, rows.shape[1], np.dtype(np.int32), 1, "label", "int32_t", prototype)
     tools = folder / "device"
     tools.mkdir(exist_ok=True)
-    (tools / "main.c").write_text(DEVICE_C)
-    (tools / "device.ld").write_text(DEVICE_LD)
-    literal = (lambda x: f"{float(x).hex()}f") if row == "float" else str
-    (tools / "rows.inc").write_text("".join(f"{{{', '.join(map(literal, values))}}},\n" for values in rows.tolist()))
-    defines = [f"-DROW={row}", f"-DN_ROWS={len(rows)}", f"-DN_FEATURES={rows.shape[1]}", "-I."]
-    link = ["-nostartfiles", "--specs=nosys.specs", "-T", "device.ld", "-Wl,--gc-sections", "-lm"]
-    files = ["main.c", *map(str, objects), "-o", "a.elf"]
-    run_limited([*COMPILERS[CORTEX_M3], "-Os", *defines, *files, *link], 120, cwd=tools)
-    *labels, instructions, stack = map(int, run_limited(QEMU.split(), 120, cwd=tools).split())
-    return np.array(labels), instructions, stack
+    run = run_on_device(find_target("cortex-m3"), objects, entry, rows, tools, flags=("-DRIG_DEEPEST=16384u",))
+    return run.results[:, 0], int(run.counts.mean()), run.stack_bytes
 
 
 if __name__ == "__main__":

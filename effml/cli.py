@@ -36,6 +36,14 @@ class InputDtype(enum.StrEnum):
     uint8 = "uint8"
 
 
+class Package(enum.StrEnum):
+    """What the C is wrapped in."""
+
+    files = "files"
+    arduino = "arduino"
+    component = "component"
+
+
 class ClassWeight(enum.StrEnum):
     """How training weighs the classes."""
 
@@ -210,6 +218,19 @@ def export(
     input_dtype: Annotated[
         InputDtype, typer.Option(help="Type of the C's input row; auto takes the one that search chose, else float32.")
     ] = InputDtype.auto,
+    package: Annotated[
+        Package, typer.Option(help="The two files alone, an Arduino library, or a CMake and PlatformIO component.")
+    ] = Package.files,
+    self_test: Annotated[
+        Path | None,
+        typer.Option(help="CSV file with rows of features: adds C that compares the device with Python on them."),
+    ] = None,
+    self_test_rows: Annotated[
+        int, typer.Option(min=1, max=1000, help="How many of these rows, evenly over the file.")
+    ] = 16,
+    target: Annotated[
+        str, typer.Option(help="Machine whose flash and RAM to say: host, or a microcontroller such as cortex-m3.")
+    ] = "host",
 ):
     """Write a saved model as C."""
     _check_name(name)
@@ -217,19 +238,22 @@ def export(
     import numpy as np
 
     from effml._cli.output import staged
+    from effml._cli.table import read_rows
     from effml.export import footprint, to_c
 
     dtype = (made_for or "float32") if input_dtype is InputDtype.auto else input_dtype.value
     if made_for is not None and not np.can_cast(made_for, dtype):
         _note(f"the model was made for {made_for} rows; a value that is no {dtype} cannot be given to this C")
+    rows = None if self_test is None else read_rows(self_test, estimator, self_test_rows)
     with staged(out) as stage:
-        written = to_c(estimator, stage, name=name, input_dtype=dtype)
-        size = footprint(estimator, input_dtype=dtype)
+        written = to_c(estimator, stage, name=name, input_dtype=dtype, package=package.value, self_test=rows)
+        written = [out / Path(path).relative_to(stage) for path in written]
+        size = footprint(estimator, input_dtype=dtype, target=target)
     for path in sorted(written):
-        print(out / Path(path).name)
+        print(path)
     print(
         f"{dtype} input: about {size.flash_bytes:,} bytes of flash, {size.ram_bytes:,} of RAM, "
-        f"{size.n_operations:,} operations a row"
+        f"{size.n_operations:,} operations a row" + ("" if target == "host" else f" ({target}, {size.basis})")
     )
 
 

@@ -6,7 +6,7 @@ use. A subclass is accepted only while its `predict` / `transform` are those of 
 
 from dataclasses import dataclass
 from importlib import import_module
-from inspect import getattr_static
+from inspect import Parameter, getattr_static, signature
 from pathlib import Path
 
 from sklearn.utils.validation import check_is_fitted
@@ -27,6 +27,7 @@ from effml.program import (
     write_files,
 )
 from effml.program.cgen import INPUT_DTYPES
+from effml.program.packages import package_files, self_test_source
 
 __all__ = [
     "Agreement",
@@ -215,7 +216,18 @@ def _lower_predictor(est, frame, **options) -> None:
             f"{type(est).__name__} cannot be lowered; supported are "
             f"{', '.join(sorted(name.rsplit('.', 1)[1] for name in _PREDICTORS))}"
         )
+    _check_options(function, est, options)
     function(est, frame, **options)
+
+
+def _check_options(function, est, options):
+    """Raise for options that a lowering does not name; one that takes any hands them on, or checks them itself."""
+    accepted = [*signature(function).parameters.values()][2:]
+    names = [parameter.name for parameter in accepted]
+    unknown = sorted(set(options) - set(names))
+    if unknown and all(parameter.kind is not Parameter.VAR_KEYWORD for parameter in accepted):
+        takes = f"accepted are {names}" if names else "it takes none"
+        raise TypeError(f"option {unknown[0]!r} is unknown to the lowering of {type(est).__name__}; {takes}")
 
 
 def _pipeline_transformer(pipeline, frame) -> Frame:
@@ -242,8 +254,8 @@ def footprint(est, *, target: str = "host", input_dtype: str = "float32", output
     Parameters
     ----------
     est : estimator or Program
-    target : {"host"}
-        Machine whose calibrated code sizes to use.
+    target : {"host", "cortex-m0", "cortex-m3", "cortex-m4f", "riscv32", "avr"}
+        "host" is analytic; a microcontroller is measured where its tools are installed, as `Footprint.basis` says.
     input_dtype : {"float32", "int32", "int16", "uint8"}
         Type of the raw row; thresholds on integers take fewer bytes.
     outputs : sequence of str, optional
@@ -262,7 +274,9 @@ def footprint(est, *, target: str = "host", input_dtype: str = "float32", output
     return footprint_of(program, target=target, outputs=None if outputs is None else tuple(outputs))
 
 
-def to_c(est, folder, *, name="model", input_dtype="float32", outputs=None, **options) -> list[Path]:
+def to_c(
+    est, folder, *, name="model", input_dtype="float32", outputs=None, package="files", self_test=None, **options
+) -> list[Path]:
     """Write ``name.h`` and ``name.c``: C99, no heap, no libm; the same predictions as Python, bit for bit.
 
     Parameters
@@ -273,10 +287,14 @@ def to_c(est, folder, *, name="model", input_dtype="float32", outputs=None, **op
     name : str
         Prefix of every symbol, and the files' name.
     input_dtype : {"float32", "int32", "int16", "uint8"}
-        Type of the row that the C reads. An integer type is for columns that hold such integers only: there the C
-        predicts what Python predicts; fractions and missing values have no place in it.
+        Type of the row that the C reads. An integer type is for columns that hold such integers only, without missing
+        values: there the C predicts what Python predicts.
     outputs : sequence of {"label", "score", "proba", "value", "std"}, optional
         One function each; by default the label, or the value of a regressor.
+    package : {"files", "arduino", "component"}
+        The pair of files alone, an Arduino library, or a component for CMake and PlatformIO.
+    self_test : array or DataFrame (n_rows, n_features), optional
+        1 to 1000 rows: adds C with these and Python's outputs, which counts the rows that differ on the device.
 
     Returns
     -------
@@ -288,8 +306,10 @@ def to_c(est, folder, *, name="model", input_dtype="float32", outputs=None, **op
         raise NotADirectoryError(
             f"folder={str(folder)!r} is a file; give a folder, which is made when it does not exist"
         )
-    source = generate_c(program, name, outputs=outputs or (program.main_output,))
-    return write_files(folder, {f"{name}.h": source.header, f"{name}.c": source.source})
+    outputs = tuple(outputs or (program.main_output,))
+    source = generate_c(program, name, outputs=outputs)
+    test = None if self_test is None else self_test_source(source, program, program.encode(self_test), outputs)
+    return write_files(folder, package_files(source, program, package, test))
 
 
 def _check_input_dtype(input_dtype):

@@ -30,8 +30,11 @@ def staged(folder):
         yield stage
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for path in sorted(stage.iterdir()):
-                os.replace(path, folder / path.name)
+            for path in sorted(stage.rglob("*")):
+                if path.is_file():
+                    place = folder / path.relative_to(stage)
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(path, place)
         except OSError as error:
             raise CommandError(f"--out {str(folder)!r} cannot be written: {error.strerror}.") from None
     finally:

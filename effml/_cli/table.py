@@ -74,6 +74,23 @@ def read_table(
     return Table(X, y, groups, columns, notes, input_dtype)
 
 
+def read_rows(path, estimator, n_rows, *, missing=(), separator=","):
+    """Read at most `n_rows` rows of a CSV file, evenly over it, with the columns that a fitted estimator reads."""
+    frame = _read_csv(path, missing, separator)
+    frame = frame.iloc[np.unique(np.linspace(0, len(frame) - 1, n_rows).round().astype(int))].reset_index(drop=True)
+    names = getattr(estimator, "feature_names_in_", None)
+    if names is None:
+        if frame.shape[1] != estimator.n_features_in_:
+            raise CommandError(
+                f"{str(path)!r} has {frame.shape[1]} columns; the model, which knows no names, reads "
+                f"{estimator.n_features_in_}."
+            )
+        return frame.to_numpy(dtype=np.float64)
+    _check_columns(frame, {"--self-test": names})
+    flags = {name: np.float64 for name in names if frame[name].dtype.kind == "b"}
+    return frame[list(names)].astype(flags)
+
+
 def _read_csv(path, missing, separator):
     try:
         import pandas as pd

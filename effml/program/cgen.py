@@ -104,12 +104,25 @@ def _source(c: CWriter, functions: list[str]) -> str:
             "#if defined(__clang__)\n#pragma STDC FP_CONTRACT OFF\n"
             '#elif defined(__GNUC__)\n#pragma GCC optimize("fp-contract=off")\n#endif'
         )
-    parts.append(
-        f"/* Put after every table: define it as PROGMEM or as a section attribute to place the tables. */\n"
-        f"#ifndef {c.attribute}\n#define {c.attribute}\n#endif"
-    )
-    parts += [c.render_constants(), *c.helpers.values(), *functions]
+    parts += [_placement(c), c.render_constants(), *c.helpers.values(), *functions]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _placement(c: CWriter) -> str:
+    return f"""/* Where the tables lie. {c.attribute} comes after their names: define it as a section attribute.
+ * {c.space} comes before their types: an address space. AVR, which reads flash by other instructions than
+ * RAM, gets __flash by itself where the compiler has it (avr-gcc, GNU C); without it tables are copied to RAM. Define
+ * it as __memx for tables beyond the first 64 KiB, as nothing for tables in RAM. PROGMEM alone would be misread. */
+#ifndef {c.attribute}
+#define {c.attribute}
+#endif
+#ifndef {c.space}
+#ifdef __FLASH
+#define {c.space} __flash
+#else
+#define {c.space}
+#endif
+#endif"""
 
 
 def _header(c: CWriter, program: Program, outputs) -> str:
@@ -174,7 +187,7 @@ def _describe(spec, input_dtype) -> str:
 
 
 def write_files(folder, files: dict[str, str | bytes]) -> list[Path]:
-    """Write files into a folder, all or none: each to a temporary name first, renamed at the end."""
+    """Write files, by paths inside a folder, all or none: each to a temporary name first, renamed at the end."""
     folder = Path(folder)
     created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -182,8 +195,10 @@ def write_files(folder, files: dict[str, str | bytes]) -> list[Path]:
     try:
         for file_name, content in files.items():
             data = content if isinstance(content, bytes) else content.encode("utf-8")
+            (staging / file_name).parent.mkdir(parents=True, exist_ok=True)
             (staging / file_name).write_bytes(data)
         for file_name in files:
+            (folder / file_name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(staging / file_name, folder / file_name)
     except OSError:
         if created:

@@ -10,7 +10,7 @@ import numpy as np
 
 from effml.program.buffers import DTYPES
 
-__all__ = ["C_TYPES", "CWriter", "block", "c_comment", "c_string", "check_c_name", "indent", "key_of_float32"]
+__all__ = ["C_TYPES", "CWriter", "block", "c_comment", "c_string", "check_c_name", "indent", "key_of_float32", "turns"]
 
 C_TYPES = {name: "float" if name == "f32" else f"{dtype}_t" for name, dtype in DTYPES.items()}
 
@@ -192,12 +192,17 @@ class CWriter:
 
     def render_constants(self) -> str:
         """Return the C definitions of all constants."""
-        return "\n".join(_definition(name, array, self.attribute) for name, array in self.constants.items())
+        return "\n".join(_definition(name, array, self.space, self.attribute) for name, array in self.constants.items())
 
     @property
     def attribute(self) -> str:
-        """Macro after every constant: users map it to PROGMEM or to a section."""
+        """Macro after the name of every constant: users map it to a section attribute."""
         return f"{self.name.upper()}_CONST_ATTR"
+
+    @property
+    def space(self) -> str:
+        """Macro before the type of every constant, and of what a pointer to one points to: an address space."""
+        return f"{self.name.upper()}_CONST_SPACE"
 
 
 def narrowest(array: np.ndarray) -> np.ndarray:
@@ -208,6 +213,14 @@ def narrowest(array: np.ndarray) -> np.ndarray:
         if info.min <= low and high <= info.max:
             return array.astype(dtype)
     raise ValueError(f"constants from {low} to {high} do not fit 32 bits")
+
+
+def turns(largest: int) -> str:
+    """Return the comment behind the head of a loop whose end depends on data: how often it turns at most.
+
+    :mod:`effml.program.targets.worst_case` reads it; of ``for (i = 0; i < 16u; i++)`` it knows the number.
+    """
+    return f" /* at most {int(largest)} turns */"
 
 
 def indent(lines: list[str]) -> list[str]:
@@ -236,7 +249,7 @@ def _literal(value, dtype: np.dtype) -> str:
     return str(int(value))
 
 
-def _definition(name: str, array: np.ndarray, attribute: str, width: int = 116) -> str:
+def _definition(name: str, array: np.ndarray, space: str, attribute: str, width: int = 116) -> str:
     ctype = _ctype(array)
     lines, line = [], "   "
     for value in array:
@@ -246,4 +259,4 @@ def _definition(name: str, array: np.ndarray, attribute: str, width: int = 116) 
             line = "   "
         line += f" {cell},"
     body = "\n".join([*lines, line.rstrip(",")])
-    return f"static const {ctype} {name}[{len(array)}] {attribute} = {{\n{body}\n}};"
+    return f"static const {space} {ctype} {name}[{len(array)}] {attribute} = {{\n{body}\n}};"

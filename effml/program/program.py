@@ -87,10 +87,12 @@ class Program:
     def encode(self, X) -> np.ndarray:
         """Return `X`, an array or DataFrame as the estimator takes it, as raw rows of the declared input type.
 
-        Unknown or missing levels of a categorical column get the code one past its last level.
+        Unknown or missing levels of a categorical column get the code one past its last level. A ValueError says where
+        the columns of a DataFrame have other names, or another order, than those the model was fitted to.
         """
         from effml._columns import encode_table
 
+        _check_column_names(X, [spec.name for spec in self.inputs])
         categories = [None if spec.categories is None else np.asarray(spec.categories) for spec in self.inputs]
         X = _without_unused(X, self.inputs)
         wide = np.float64 if self.input_dtype != "float32" else np.float32
@@ -185,6 +187,21 @@ class Program:
         for array in arrays.values():
             digest.update(f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
+
+
+def _check_column_names(X, expected):
+    """Raise where a DataFrame's columns are not those the model was fitted to, in their order."""
+    given = list(getattr(X, "columns", ()))
+    unnamed = expected == [f"x{position}" for position in range(len(expected))]
+    if unnamed or len(given) != len(expected) or not all(isinstance(name, str) for name in given):
+        return
+    wrong = [position for position, name in enumerate(expected) if given[position] != name]
+    if wrong:
+        how = "are in another order" if sorted(given) == sorted(expected) else "have other names"
+        raise ValueError(
+            f"the columns of X {how} than those that the model was fitted to: "
+            f"column {wrong[0]} is {given[wrong[0]]!r}, accepted is {expected[wrong[0]]!r}"
+        )
 
 
 def _without_unused(X, inputs):

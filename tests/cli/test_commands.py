@@ -150,6 +150,43 @@ def test_export_and_inspect_keep_to_the_input_type_of_the_search(run, frame, tmp
     assert (tmp_path / "firmware" / "model.h").read_bytes() == (tmp_path / "effml-model" / "model.h").read_bytes()
 
 
+def test_export_wraps_the_c_with_a_self_test(run, frame, tmp_path):
+    model = TANClassifier(n_bits=4, categorical_features=["colour"]).fit(frame.drop(columns="label"), frame["label"])
+    save_model(model, "tan.skops")
+    frame.to_csv("rows.csv", index=False)
+    options = ("--package", "arduino", "--self-test", "rows.csv", "--self-test-rows", "9", "--name", "fruit")
+    result = run("export", "tan.skops", "--out", "library", *options)
+    assert result.exit_code == 0, result.output
+    assert "library/src/fruit.c" in result.stdout and (tmp_path / "library" / "library.properties").is_file()
+    test = (tmp_path / "library" / "src" / "fruit_self_test.c").read_text()
+    expected = effml.lower(model).run(effml.lower(model).encode(frame.drop(columns="label")))["label"][:, 0]
+    table = re.search(r"fruit_label\[N_ROWS\]\[1\] = \{(.*?)\};", test, re.DOTALL).group(1)
+    picked = np.unique(np.linspace(0, len(frame) - 1, 9).round().astype(int))
+    assert re.findall(r"\d+", table) == [str(number) for number in expected[picked]]
+
+
+def test_export_refuses_test_rows_of_another_table(run, frame):
+    model = TANClassifier(n_bits=4).fit(frame[["count", "noise"]], frame["label"])
+    save_model(model, "tan.skops")
+    frame[["noise"]].to_csv("rows.csv", index=False)
+    result = run("export", "tan.skops", "--out", "firmware", "--self-test", "rows.csv")
+    assert refused(result, "--self-test: there is no column 'count'")
+    model = TANClassifier(n_bits=4).fit(frame[["count", "noise"]].to_numpy(), frame["label"])
+    save_model(model, "tan.skops")
+    result = run("export", "tan.skops", "--out", "firmware", "--self-test", "rows.csv")
+    assert refused(result, "'rows.csv' has 1 columns; the model, which knows no names, reads 2")
+
+
+def test_export_says_the_size_on_a_target(run, frame):
+    model = TANClassifier(n_bits=4).fit(frame[["count", "noise"]], frame["label"])
+    save_model(model, "tan.skops")
+    result = run("export", "tan.skops", "--out", "firmware", "--target", "cortex-m3")
+    footprint = effml.footprint(model, target="cortex-m3")
+    assert f"about {footprint.flash_bytes:,} bytes of flash" in result.stdout
+    assert f"(cortex-m3, {footprint.basis})" in result.stdout
+    assert refused(run("export", "tan.skops", "--out", "firmware", "--target", "z80"), "target='z80' must be one of")
+
+
 def test_inspect_prices_the_input_type_of_the_file(run, frame):
     model = TANClassifier(n_bits=4).fit(frame[["count", "noise"]], frame["label"])
     flash = {dtype: effml.footprint(model, input_dtype=dtype).flash_bytes for dtype in ("float32", "uint8")}

@@ -273,3 +273,27 @@ class TestQuantize:
             effml.quantize(DecisionTreeClassifier().fit(X, y), X)
         with pytest.raises(ValueError, match="no missing"):
             effml.quantize(LogisticRegression().fit(X, y), X * np.nan)
+
+
+class TestWrongInputs:
+    def test_columns_of_a_data_frame_are_those_of_the_fit_in_their_order(self):
+        X, y = load_iris(return_X_y=True, as_frame=True)
+        compiled = effml.compile_c(DecisionTreeClassifier(max_depth=3).fit(X, y))
+        np.testing.assert_array_equal(compiled.predict(X), compiled.predict(X.to_numpy()))
+        with pytest.raises(ValueError, match=r"are in another order.*'petal width.*accepted is 'sepal length"):
+            compiled.predict(X[X.columns[::-1]])
+        with pytest.raises(ValueError, match=r"have other names.*column 1 is 'width'"):
+            compiled.predict(X.rename(columns={X.columns[1]: "width"}))
+
+    def test_a_model_fitted_without_names_takes_any(self):
+        X, y = load_iris(return_X_y=True, as_frame=True)
+        compiled = effml.compile_c(DecisionTreeClassifier(max_depth=3).fit(X.to_numpy(), y))
+        np.testing.assert_array_equal(compiled.predict(X[X.columns[::-1]]), compiled.predict(X.to_numpy()[:, ::-1]))
+
+    @pytest.mark.parametrize("scaled", [False, True])
+    def test_unknown_options_of_a_lowering_are_named(self, scaled):
+        X, y = load_iris(return_X_y=True)
+        model = LogisticRegression(max_iter=500)
+        model = (make_pipeline(StandardScaler(), model) if scaled else model).fit(X, y)
+        with pytest.raises(TypeError, match="'leaf_bits' is unknown to the lowering of LogisticRegression"):
+            effml.lower(model, leaf_bits=8)

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from common.c_proof import assert_c_equals_run, compiles_everywhere, hostile_rows, sanitized_outputs
-from common.random_deep import deep_programs
+from common.every_step import all_kinds
 from common.random_elementwise import elementwise_program
 from common.random_itemsets import itemset_program
 from common.random_kernels import kernel_program
 from common.random_networks import float_images_program, network_program
-from common.random_programs import classifier, forest_program, linear_program, tree_program
+from common.random_programs import classifier, linear_program, tree_program
 
 from effml.program import with_input_dtype
 from effml.program.buffers import INPUT_DTYPES
@@ -183,40 +183,15 @@ def test_a_thousand_classes_and_three_hundred_features():
     assert_c_equals_run(program, hostile_rows(program, 50, rng))
 
 
-def _all_kinds(rng):
-    for dtype in INPUT_DTYPES:
-        for layout, n_bits in (("float", 32), ("byte", 8), ("dense", 5), ("swar", 4), ("swar", 1)):
-            for parents in (False, True):
-                yield classifier(rng, dtype=dtype, n_columns=9, n_out=5, n_bits=n_bits, layout=layout, parents=parents)
-        yield tree_program(rng, dtype=dtype, n_columns=4, n_splits=20, n_out=3)
-        for layout in ("table", "code"):
-            yield forest_program(rng, dtype=dtype, n_columns=4, sizes=(20, 0, 7), n_out=3, layout=layout)
-        for integer in (False, True):
-            yield linear_program(rng, dtype=dtype, n_columns=5, n_out=3, integer=integer)
-            yield linear_program(rng, dtype=dtype, n_columns=5, n_out=1, integer=integer)
-        for gate in ("constant", "softmax", "sigmoid", "rbf"):
-            yield kernel_program(rng, dtype=dtype, n_columns=5, gate=gate, side=gate == "rbf", groups=2)
-        for n_linear, mask_bits in ((0, 8), (2, 8), (2, 20)):
-            yield itemset_program(rng, dtype=dtype, n_columns=5, n_linear=n_linear, mask_bits=mask_bits, max_cuts=30)
-        for n_bits in (1, 3, 8):
-            given = {"dtype": dtype, "n_columns": 9, "n_out": 3, "n_bits": n_bits}
-            yield network_program(rng, activations=("u16", "wide", "u8"), **given)
-            yield network_program(rng, activations=("i8", "shift"), image_shape=(5, 4, 2), **given)
-        yield float_images_program(rng, dtype=dtype, n_out=3, image_shape=(5, 4, 2))
-        yield elementwise_program(rng, dtype=dtype, n_columns=6, n_out=3, n_bits=4)
-        yield elementwise_program(rng, dtype=dtype, n_columns=6, n_out=4, n_bits=8, n_entries=20, link=LogisticShares)
-        yield from deep_programs(rng, dtype)
-
-
 def test_every_step_is_covered_here():
     rng = np.random.default_rng(0)
-    steps = [step for program in _all_kinds(rng) for step in program.steps]
+    steps = [step for program in all_kinds(rng) for step in program.steps]
     assert {step.kind for outer in steps for step in (outer, *outer.inner)} == set(STEP_TYPES)
 
 
 def test_sanitizers_find_nothing():
     rng = np.random.default_rng(8)
-    for program in list(_all_kinds(rng))[::3]:
+    for program in list(all_kinds(rng))[::3]:
         rows = hostile_rows(program, 200, rng)
         expected = program.run(rows)
         np.testing.assert_array_equal(sanitized_outputs(program, rows), expected["label"])
@@ -225,7 +200,7 @@ def test_sanitizers_find_nothing():
 
 def test_every_compiler_accepts_every_kind():
     rng = np.random.default_rng(9)
-    for program in list(_all_kinds(rng))[::4]:
+    for program in list(all_kinds(rng))[::4]:
         compiles_everywhere(program)
 
 
@@ -257,7 +232,7 @@ def test_integer_inputs_predict_what_their_float32_values_predict(dtype, kind):
 
 def test_size_passes_change_no_prediction():
     rng = np.random.default_rng(11)
-    for program in _all_kinds(rng):
+    for program in all_kinds(rng):
         rows = hostile_rows(program, 300, rng)
         smaller = deployable(program.with_outputs("label"))
         np.testing.assert_array_equal(smaller.run(rows)["label"], program.run(rows)["label"])

@@ -180,7 +180,7 @@ def test_integer_rows_reject_what_the_type_cannot_hold(program):
 def test_files_are_written_all_or_none(tmp_path):
     folder = tmp_path / "new"
     with pytest.raises(OSError):
-        write_files(folder, {"a.txt": "a", "no/such/folder.txt": "b"})
+        write_files(folder, {"a.txt": "a", "a.txt/is/no/folder.txt": "b"})
     assert not folder.exists()
     write_files(folder, {"a.txt": "a", "b.bin": b"b"})
     assert sorted(path.name for path in folder.iterdir()) == ["a.txt", "b.bin"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from effml._cext.bin_edges import bin_edges
 from effml.program.buffers import DTYPES, smallest_unsigned
-from effml.program.cwriter import C_TYPES, block, indent, key_of_float32
+from effml.program.cwriter import C_TYPES, block, indent, key_of_float32, turns
 from effml.program.steps.base import Cost, Step
 
 __all__ = ["Bin", "as_keys", "emit_key", "ranges"]
@@ -168,15 +168,15 @@ class Bin(Step):
             return f"{ref(self.inputs[0])}[{_indexed(c, f'{tag}_column', [part[1] for part in parts])}]"
 
         target = f"{ref(self.output.name)}[{_indexed(c, f'{tag}_output', [part[0] for part in parts])}]"
-        head, body = ["unsigned i;"], _emit_search(search, size, dtype)
+        head, body = ["unsigned i;"], _emit_search(search, size, dtype, int(counts.max()))
         if search in ("linear", "bisect", "match"):
             cuts = c.constant(f"{tag}_cuts", as_keys(np.concatenate([part[3] for part in parts])))
-            head.append(f"const {c.type_of(cuts)} *cut = {cuts};")
+            head.append(f"const {c.space} {c.type_of(cuts)} *cut = {cuts};")
             body.append("cut += n;")
         code = "k"
         if not all(_counts(part[4]) for part in parts):
             codes = c.constant(f"{tag}_codes", np.concatenate([part[4] for part in parts]))
-            head.append(f"const {c.type_of(codes)} *code = {codes};")
+            head.append(f"const {c.space} {c.type_of(codes)} *code = {codes};")
             body += ["code += n + 1u;"]
             code = "code[k]"
         if dtype == "f32" and search in _BY_EDGE and any(not part[2] for part in parts):
@@ -217,17 +217,17 @@ def _reads(body, name):
     return any(re.search(rf"\b{name}\b", line) for line in body)
 
 
-def _emit_search(search, size, dtype):
+def _emit_search(search, size, dtype, largest):
     if search == "constant":
         return [f"const {size} k = 0;"]
     if search == "linear":
-        return [f"{size} k = 0;", "while (k < n && v > cut[k]) {", "    k++;", "}"]
+        return [f"{size} k = 0;", f"while (k < n && v > cut[k]) {{{turns(largest)}", "    k++;", "}"]
     if search == "match":
-        return [f"{size} k = 0;", "while (k < n && v != cut[k]) {", "    k++;", "}"]
+        return [f"{size} k = 0;", f"while (k < n && v != cut[k]) {{{turns(largest)}", "    k++;", "}"]
     if search == "bisect":
         return [
             f"{size} k = 0, end = n;",
-            "while (k < end) {",
+            f"while (k < end) {{{turns(largest.bit_length())}",
             f"    const {size} middle = ({size})(k + (end - k) / 2);",
             "    if (v > cut[middle]) {",
             f"        k = ({size})(middle + 1);",

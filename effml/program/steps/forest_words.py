@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from effml.program.cwriter import C_TYPES, block, indent, narrowest
+from effml.program.cwriter import C_TYPES, block, indent, narrowest, turns
 from effml.program.steps.binning import NAN_KEY, as_keys, emit_key
 
 __all__ = [
@@ -237,7 +237,7 @@ def emit_walk(c, step, payload: Payload, x: str, add: list[str]) -> list[str]:
     next_tree = f"{int(length[0])}u" if same else f"{c.constant(f'{tag}_length', length)}[i]"
     counter = "unsigned" if n < 1 << 16 else "uint32_t"
     body = [f"const {payload.ctype} leaf = {find}({x}, tree);", *add, f"tree += {next_tree};"]
-    head = [f"const uint16_t *tree = {stream};", f"{counter} i;", f"for (i = 0; i < {n}u; i++) {{"]
+    head = [f"const {c.space} uint16_t *tree = {stream};", f"{counter} i;", f"for (i = 0; i < {n}u; i++) {{"]
     return ["{", *indent([*head, *indent(body), "}"]), "}"]
 
 
@@ -250,7 +250,7 @@ def _leaf_function(c, step, form, payload) -> str:
     step_on = int(form.own[0])
     declare, goes_right = _emit_test(c, step, form)
     walk = [
-        "for (;;) {",
+        f"for (;;) {{{turns(step.depths().max())}",
         *indent(
             [
                 "const unsigned head = *w;",
@@ -270,10 +270,8 @@ def _leaf_function(c, step, form, payload) -> str:
         ),
         "}",
     ]
-    signature = (
-        f"static {no_inline(c)} {payload.ctype} {{name}}(const {C_TYPES[step.input_dtype]} *x, const uint16_t *w)"
-    )
-    return f"{signature}\n{block(walk)}"
+    row, words = f"const {C_TYPES[step.input_dtype]} *x", f"const {c.space} uint16_t *w"
+    return f"static {no_inline(c)} {payload.ctype} {{name}}({row}, {words})\n{block(walk)}"
 
 
 def _emit_payload(form) -> tuple[str, str]:

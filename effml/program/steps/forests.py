@@ -353,7 +353,7 @@ class ForestWalk(Step):
         n = self.output.size
         index = f"(uint32_t){leaf} * {n}u" if payload.values.size > 0xFFFF else f"{leaf} * {n}u"
         return [
-            f"const {c.type_of(table)} *t = {table} + {index};",
+            f"const {c.space} {c.type_of(table)} *t = {table} + {index};",
             "unsigned j;",
             f"for (j = 0; j < {n}u; j++) {{",
             f"    {target}[j] = (int32_t)((uint32_t){target}[j] + (uint32_t)t[j]);",

@@ -153,10 +153,13 @@ class _Convolution(Step):
         """
         rows, columns, n_out = self.out_shape
         channels, own = self.image_shape[2], self.image_shape[2] // self.groups
-        first = "" if self.groups == 1 else f"k / {n_out // self.groups}u * {own}u + "
+        first = "" if self.groups == 1 else "first + "
         value = f"{ref(self.inputs[0])}[pixel * {channels}u + {first}c]"
-        body = [*head, f"for (tap = 0; tap < {self.n_taps}u; tap++) {{"]
-        body += [*indent(self._emit_tap(own, [line.replace("{x}", value) for line in neighbour], outside)), "}", *total]
+        if self.groups > 1:
+            head = [f"const uint32_t first = (uint32_t)(k / {n_out // self.groups}u) * {own}u;", *head]
+        taps = self._emit_tap(own, [line.replace("{x}", value) for line in neighbour], outside)
+        taps = [f"for (right = 0; right < {self.kernel[1]}u; right++) {{", *indent(taps), "}"]
+        body = [*head, f"for (down = 0; down < {self.kernel[0]}u; down++) {{", *indent(taps), "}", *total]
         target = f"{ref(self.output.name)}[((uint32_t)i * {columns}u + j) * {n_out}u + k]"
         if self.pool == 1:
             inner = [*body, *store(target, "total")]
@@ -167,7 +170,7 @@ class _Convolution(Step):
             inner += [*indent(body), "}", *store(target, "best")]
         return block(
             [
-                f"unsigned i, j, k, {'window, ' if self.pool == 2 else ''}tap, c;",
+                f"unsigned i, j, k, {'window, ' if self.pool == 2 else ''}down, right, c;",
                 f"for (i = 0; i < {rows}u; i++) {{",
                 f"    for (j = 0; j < {columns}u; j++) {{",
                 f"        for (k = 0; k < {n_out}u; k++) {{",
@@ -187,11 +190,11 @@ class _Convolution(Step):
         steps = self._pool_steps()
         windows = ["", ""] if self.pool == 1 else [f" + window / {steps[1]}u", f" + window % {steps[1]}u"]
         place = []
-        for axis, (name, count, tap) in enumerate((("row", "i", "/"), ("column", "j", "%"))):
+        for axis, (name, count, tap) in enumerate((("row", "i", "down"), ("column", "j", "right"))):
             sums = f"{steps[axis]}u * {count}{windows[axis]}" if self.pool == 2 else count
             stride, dilation = self.stride[axis], self.dilation[axis]
             sums = f"{stride}u * ({sums})" if stride > 1 else sums
-            shift = f"tap {tap} {self.kernel[1]}u" + (f" * {dilation}u" if dilation > 1 else "")
+            shift = f"{dilation}u * {tap}" if dilation > 1 else tap
             place.append(f"const unsigned {name} = {sums} + {shift};")
         top, left = self.padding[:2]
         pixel = f"const uint32_t pixel = (uint32_t)(row - {top}u) * {width}u + (column - {left}u);"
@@ -349,13 +352,14 @@ class Conv(_Convolution):
     def emit_c(self, c, ref):
         c.uses_float = True
         own, n_out = self.image_shape[2] // self.groups, self.n_filters
+        tap = f"(({self.kernel[1]}u * (uint32_t)down + right) * {own}u + c) * {n_out}u + k"
         weight = c.constant(f"{self.output.name}_weight", self.weight, "f32")
         bias = c.constant(f"{self.output.name}_bias", self.bias, "f32")
         return self._emit_windows(
             ref,
             "float",
             [f"float total = {bias}[k];"],
-            [f"total += (float){{x}} * {weight}[((uint32_t)tap * {own}u + c) * {n_out}u + k];"],
+            [f"total += (float){{x}} * {weight}[{tap}];"],
             [],
             [],
         )

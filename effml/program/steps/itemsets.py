@@ -8,7 +8,7 @@ import numpy as np
 
 from effml._cext.kernel_rows import rsqrt
 from effml.program.buffers import DTYPES, RAW
-from effml.program.cwriter import C_TYPES, block, indent
+from effml.program.cwriter import C_TYPES, block, indent, turns
 from effml.program.steps.base import Cost, Step
 from effml.program.steps.binning import ranges
 from effml.program.steps.kernels import emit_rsqrt
@@ -130,12 +130,12 @@ class ItemsetMatch(Step):
         body = [
             f"{value} hold = 1u, k;",
             *(["unsigned code;"] if self.checked else []),
-            "do {",
+            f"do {{{turns(self.sizes.max())}",
             *indent(["k = *word++;", *test]),
             f"}} while (!(k & {1 << bits}u));",
             f"{ref(self.output.name)}[i] = ({C_TYPES[self.output.dtype]})(hold ^ 1u);",
         ]
-        head = [f"const {C_TYPES[dtype]} *word = {table};", "unsigned i;"]
+        head = [f"const {c.space} {C_TYPES[dtype]} *word = {table};", "unsigned i;"]
         return block([*head, f"for (i = 0; i < {self.output.size}u; i++) {{", *indent(body), "}"])
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from effml._cext.kernel_rows import kernel_rows, ordered_product, weighted_sum
-from effml.program.cwriter import block, indent
+from effml.program.cwriter import block, indent, turns
 from effml.program.steps.base import Cost, Step
 from effml.program.steps.outputs import emit_exp
 
@@ -201,7 +201,7 @@ class KernelRows(Step):
         lines = [
             f"const float v = ((dot + {offsets}[m]) * own[m]) * {factors}[m * {self.n_landmarks}u + l];",
             "float p = v;",
-            f"for (i = 1; i < {degrees}[m]; i++) {{",
+            f"for (i = 1; i < {degrees}[m]; i++) {{{turns(self.degrees[first:end].max() - 1)}",
             "    p *= v;",
             "}",
             *self._store(out, first, weight, "p"),

@@ -162,7 +162,7 @@ class LookupSum(Step):
         c.uses_float |= self.layout == "float"
         index = _wide("row", len(self.table) * n)
         add = [
-            f"const {c.type_of(table)} *t = {table} + {index} * {n}u;",
+            f"const {c.space} {c.type_of(table)} *t = {table} + {index} * {n}u;",
             f"for (c = 0; c < {n}u; c++) {{",
             f"    {out}[c] = ({cell})({out}[c] + t[c]);",
             "}",
@@ -178,7 +178,7 @@ class LookupSum(Step):
         word = "(t[0] | (unsigned)t[1] << 8)" if straddles else "(unsigned)t[0]"
         add = [
             f"const {'uint32_t' if '32' in first_bit else 'unsigned'} bit = {first_bit} * {n * bits}u;",
-            f"const uint8_t *t = {table} + (bit >> 3);",
+            f"const {c.space} uint8_t *t = {table} + (bit >> 3);",
             "unsigned shift = (unsigned)(bit & 7u);",
             f"for (c = 0; c < {n}u; c++) {{",
             f"    {out}[c] = ({cell})({out}[c] + ({word} >> shift & {(1 << bits) - 1}u));",
@@ -211,7 +211,7 @@ class LookupSum(Step):
         head = [f"uint32_t lane[{words * per}] = {{0}};"]
         shifts = [f"lane[w * {per}u + {m}u] += word >> {m * width} & 0x{lane_mask:08x}u;" for m in range(per)]
         add = [
-            f"const uint8_t *t = {table} + {_wide('row', len(self.table) * row_bytes)} * {row_bytes}u;",
+            f"const {c.space} uint8_t *t = {table} + {_wide('row', len(self.table) * row_bytes)} * {row_bytes}u;",
             "unsigned w;",
             f"for (w = 0; w < {words}u; w++) {{",
             "    const uint32_t word = t[0] | (uint32_t)t[1] << 8 | (uint32_t)t[2] << 16 | (uint32_t)t[3] << 24;",

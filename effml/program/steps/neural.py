@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from effml._cext.packed import BitsProduct, best_level, bytes_product, max_threads, shorts_product
 from effml.program.buffers import DTYPES
-from effml.program.cwriter import C_TYPES, block
+from effml.program.cwriter import C_TYPES, block, indent
 from effml.program.steps.base import Cost, Step
 from effml.program.steps.packing import code_shape, emit_codes, emit_count, emit_level, pack_signs, weights_of
 
@@ -231,7 +231,7 @@ class PackedDense(_WithCache):
             inner = [planes, *("    " + line for line in inner), "    }"]
         return block(
             [
-                f"const {c.type_of(weights)} *w = {weights};",
+                f"const {c.space} {c.type_of(weights)} *w = {weights};",
                 f"unsigned j, k{'' if self.n_bits == 1 else ', plane'};",
                 f"for (k = 0; k < {self.output.size}u; k++) {{",
                 "    uint32_t apart = 0u;",
@@ -267,14 +267,22 @@ def _wrapped(values):
     return ((values + 2**31) % 2**32 - 2**31).astype(np.int32)
 
 
-def _one_or_each(c, hint, values, n, dtype=None):
-    """Return C for ``values[k % len(values)]``, k < n: a literal where all are equal, else an element of a constant."""
+def _one_or_each(c, hint, values, index, dtype=None):
+    """Return C for one of some values: a literal where all are equal, else an element of a constant."""
     if (values == values[0]).all() and dtype is None:
         value = int(values[0])
         return "(-2147483647 - 1)" if value == -(2**31) else str(value)
     if (values == values[0]).all():
         return f"{c.constant(hint, values[:1], dtype)}[0]"
-    return f"{c.constant(hint, values, dtype)}[k{f' % {len(values)}u' if len(values) < n else ''}]"
+    return f"{c.constant(hint, values, dtype)}[{index}]"
+
+
+def _emit_index(n, *arrays):
+    """Return the C of ``k % len(array)`` in a loop over k < n, what declares it and what moves it on: no division."""
+    size = len(arrays[0])
+    if size == n or not any((values != values[0]).any() for values in arrays):
+        return "k", [], []
+    return "m", ["unsigned m = 0u;"], [f"m = m + 1u < {size}u ? m + 1u : 0u;"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -313,17 +321,19 @@ class Threshold(Step):
         n, tag = self.n_inputs, self.output.name
         is_float = self.threshold.dtype == np.float32
         c.uses_float |= is_float
-        limit = _one_or_each(c, f"{tag}_threshold", self.threshold, n, "f32" if is_float else None)
+        index, declare, advance = _emit_index(n, self.threshold)
+        limit = _one_or_each(c, f"{tag}_threshold", self.threshold, index, "f32" if is_float else None)
         test, out = f"{ref(self.inputs[0])}[k] >= {limit}", ref(tag)
         cell = C_TYPES[self.output.dtype]
         if not self.packed:
-            store = f"{out}[k] = ({cell})({test} ? 1 : -1);"
-            return block(["unsigned k;", f"for (k = 0; k < {n}u; k++) {{", f"    {store}", "}"])
+            body = [f"{out}[k] = ({cell})({test} ? 1 : -1);", *advance]
+            return block(["unsigned k;", *declare, f"for (k = 0; k < {n}u; k++) {{", *indent(body), "}"])
         width = 8 * DTYPES[self.output.dtype].itemsize
         last = f"k % {width}u == {width - 1}u" + (f" || k == {n - 1}u" if n % width else "")
         return block(
             [
                 "unsigned k;",
+                *declare,
                 "uint32_t word = 0u;",
                 f"for (k = 0; k < {n}u; k++) {{",
                 f"    word |= (uint32_t)({test}) << (k % {width}u);",
@@ -331,6 +341,7 @@ class Threshold(Step):
                 f"        {out}[k / {width}u] = ({cell})word;",
                 "        word = 0u;",
                 "    }",
+                *indent(advance),
                 "}",
             ]
         )
@@ -386,14 +397,17 @@ class Requantise(Step):
         return Cost(n_parameters=learned, bits=32 * learned, operations=operations, variants=tuple(variants))
 
     def emit_c(self, c, ref):
-        n, tag = self.output.size, self.output.name
-        kind, cell = "int64_t" if self.wide else "int32_t", C_TYPES[self.output.dtype]
+        n, cell = self.output.size, C_TYPES[self.output.dtype]
+        kind = "int64_t" if self.wide else "int32_t"
+        index, declare, advance = _emit_index(n, *np.atleast_2d(self.factor), self.offset)
         return block(
             [
                 "unsigned k;",
+                *declare,
                 f"for (k = 0; k < {n}u; k++) {{",
-                f"    const {kind} v = {self._emit_sum(c, ref, kind)};",
-                f"    {ref(tag)}[k] = ({cell})({clipped(self.shift, self.lowest, self.largest)});",
+                f"    const {kind} v = {self._emit_sum(c, lambda name: f'{ref(name)}[k]', kind, index)};",
+                f"    {ref(self.output.name)}[k] = ({cell})({clipped(self.shift, self.lowest, self.largest)});",
+                *indent(advance),
                 "}",
             ]
         )
@@ -402,20 +416,19 @@ class Requantise(Step):
         """Return the C lines that requantise one value of number k and keep it."""
         kind, cell = "int64_t" if self.wide else "int32_t", C_TYPES[self.output.dtype]
         lines = [
-            f"const {kind} v = {self._emit_sum(c, lambda name: value, kind, '')};",
+            f"const {kind} v = {self._emit_sum(c, lambda name: value, kind, 'k')};",
             f"{target} = ({cell})({clipped(self.shift, self.lowest, self.largest)});",
         ]
-        return ["{", *("    " + line for line in lines), "}"]
+        return ["{", *indent(lines), "}"]
 
-    def _emit_sum(self, c, ref, kind, element="[k]"):
-        n, tag = self.output.size if element else len(self.offset), self.output.name
-        offset = _one_or_each(c, f"{tag}_offset", self.offset, n)
-        product = "uint32_t" if not self.wide else kind
+    def _emit_sum(self, c, ref, kind, index):
+        tag, product = self.output.name, "uint32_t" if not self.wide else kind
+        offset = _one_or_each(c, f"{tag}_offset", self.offset, index)
         terms = []
         for name, values in zip(self.inputs, np.atleast_2d(self.factor), strict=True):
-            factor = _one_or_each(c, f"{tag}_factor", values, n)
+            factor = _one_or_each(c, f"{tag}_factor", values, index)
             times = "" if factor == "1" else f" * ({product}){factor}"
-            terms.append(f"({product}){ref(name)}{element}{times}")
+            terms.append(f"({product}){ref(name)}{times}")
         return f"({kind})({' + '.join([*terms, f'({product}){offset}'])})"
 
 

@@ -93,8 +93,8 @@ class Pool(Step):
         is_float = self.output.dtype == "f32"
         c.uses_float |= is_float
         walk = [
-            f"const unsigned row = {self.stride[0]}u * i + t / {self.window[1]}u;",
-            f"const unsigned column = {self.stride[1]}u * j + t % {self.window[1]}u;",
+            f"const unsigned row = {self.stride[0]}u * i + down;",
+            f"const unsigned column = {self.stride[1]}u * j + right;",
         ]
         top, left = self.padding[:2]
         pixel = f"((uint32_t)(row - {top}u) * {width}u + (column - {left}u)) * {channels}u + k"
@@ -105,11 +105,12 @@ class Pool(Step):
             test = f"row >= {top}u && row < {height + top}u && column >= {left}u && column < {width + left}u"
             test = test.replace("row >= 0u && ", "").replace("column >= 0u && ", "")
             inside = [f"if ({test}) {{", *indent(inside), "}"]
-        body = [*ends[0], f"for (t = 0; t < {self.window[0] * self.window[1]}u; t++) {{", *indent([*walk, *inside])]
+        taps = [f"for (right = 0; right < {self.window[1]}u; right++) {{", *indent([*walk, *inside]), "}"]
+        body = [*ends[0], f"for (down = 0; down < {self.window[0]}u; down++) {{", *indent(taps)]
         body += ["}", f"{target} = ({C_TYPES[self.output.dtype]})({ends[1]});"]
         return block(
             [
-                "unsigned i, j, k, t;",
+                "unsigned i, j, k, down, right;",
                 f"for (i = 0; i < {rows}u; i++) {{",
                 f"    for (j = 0; j < {columns}u; j++) {{",
                 f"        for (k = 0; k < {channels}u; k++) {{",

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from effml.program.buffers import DTYPES, smallest_unsigned
-from effml.program.cwriter import C_TYPES, block
+from effml.program.cwriter import C_TYPES, block, turns
 from effml.program.steps.base import Cost, Step
 from effml.program.steps.binning import NAN_KEY, as_keys, emit_key
 
@@ -98,7 +98,7 @@ class TreeWalk(Step):
         return block(
             [
                 f"{node} node = 0;",
-                "do {",
+                f"do {{{turns(self.depth())}",
                 f"    const {ctype} v = {emit_key(c, dtype)}({ref(self.inputs[0])}[{feature}[node]]);",
                 f"    node = {child}[2u * node + (unsigned)({right})];",
                 f"}} while (node < {n}u);",

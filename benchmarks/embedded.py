@@ -1,0 +1,384 @@
+"""Accuracy against flash, RAM and instructions of one prediction on an emulated Cortex-M3, beside other exporters.
+
+    EFFML_DATA=/path/to/npz python benchmarks/embedded.py [--only letter] [--peers-python PYTHON] [--report]
+
+letter with its official split, digits, spambase and magic split 70/30 with seed 0, mnist as means of 2x2 pixels.
+Rows are uint8, but float32 for spambase and magic; int16 exports of peers get whole numbers (spambase and magic scaled
+to +-32000 a feature, the model fitted again on them). Peers: `pip install emlearn m2cgen micromlgen treelite tl2cgen`
+in the interpreter of `--peers-python`.
+
+Every model is built with -Os by arm-none-eabi-gcc and run on the emulator on the same held-out rows, at most 2,000:
+
+- accuracy: of what the device says on these rows. effml must say what its Program says on each, or the script fails;
+  "differs" counts the rows on which the estimator's own predict says something else (ties within the rounding of leaves
+  to 8 bits, which docs/equal.md describes).
+- flash: code, constants and initial data of the function from row to class. library: floating point in software,
+  division, memset that come with it, from the linker's map.
+- RAM: data and the deepest stack that 50 rows needed.
+- instructions: best, mean and worst over the rows; bound: what no row exceeds, proven from the machine code.
+
+Every point is one JSON file in benchmarks/results/embedded; only what is missing is computed. ``--report`` prints the
+tables of what is there.
+"""
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+import time
+import warnings
+from functools import cache
+from pathlib import Path
+
+import embedded_peers
+import joblib
+import numpy as np
+from forest_peers import CORTEX_M3, Failed, TooSlow, compile_model, run_limited
+from forests_export import hard_vote
+from rich.console import Console
+from rich.table import Table
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
+
+import effml
+from effml.bayes import NaiveBayesClassifier, TANClassifier
+from effml.datasets import load_dataset
+from effml.forests import DecisionSnippetClassifier
+from effml.program import CompileError, with_input_dtype
+from effml.program.targets import Entry, find_target, run_on_device, run_program
+from effml.program.targets.measure import archived_bytes, linked_alone, measure_program
+from effml.program.targets.worst_case import BoundError, worst_case_instructions
+
+RESULTS = Path(__file__).resolve().parent / "results" / "embedded"
+SETS = ("letter", "digits", "spambase", "magic", "mnist14")
+TARGET = "cortex-m3"
+MAX_ROWS = 2000
+INT16_LARGEST = 32_000
+COMPILE_LIMIT = 150  # CPU seconds
+GENERATE_LIMIT = 600
+FORESTS = ((1, 5), (1, 8), (5, 6), (10, 8), (30, 8), (100, 10))  # trees, depth
+KIB = (1, 4, 16, 64)
+
+
+# -- data -------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def split_of(name):
+    """Return X, y, X_test, y_test; classes are 0, 1, ..."""
+    data = load_dataset(name.removesuffix("14"))
+    if data.data is None:
+        X, y, X_test, y_test = data.X_train, data.y_train, data.X_test, data.y_test
+    else:
+        order = np.random.default_rng(0).permutation(len(data.data))
+        train, test = np.split(order, [int(0.7 * len(order))])
+        X, y, X_test, y_test = data.data[train], data.target[train], data.data[test], data.target[test]
+    classes, codes = np.unique(np.concatenate([y, y_test]), return_inverse=True)
+    assert len(classes) < 256
+    if name == "mnist14":
+        X, X_test = (_means(part) for part in (X, X_test))
+    keep = np.random.default_rng(1).permutation(len(X_test))[:MAX_ROWS]
+    dtype = "float32" if name in ("spambase", "magic") else "uint8"
+    return X.astype(dtype), codes[: len(y)], X_test.astype(dtype)[keep], codes[len(y) :][keep]
+
+
+def _means(X):
+    return np.rint(np.asarray(X, dtype=float).reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4))).reshape(len(X), 196)
+
+
+@cache
+def whole_numbers(name):
+    """Return the split with int16 rows."""
+    X, y, X_test, y_test = split_of(name)
+    if X.dtype != np.float32:
+        return X.astype(np.int16), y, X_test.astype(np.int16), y_test
+    largest = np.maximum(np.abs(X).max(axis=0), 1e-9)
+    scaled = [np.clip(np.rint(part / largest * INT16_LARGEST), -32768, 32767).astype(np.int16) for part in (X, X_test)]
+    return scaled[0], y, scaled[1], y_test
+
+
+# -- models -----------------------------------------------------------------------------------------------------------
+
+
+def effml_points(name):
+    """Return {label: (unfitted estimator, options of lower)}; "hard": each tree gives its class one vote."""
+    points = {}
+    for n_bits in (1, 2, 3, 4):
+        for max_bins in (4, 8, 16):
+            points[f"NB {n_bits} bits, {max_bins} bins"] = NaiveBayesClassifier(n_bits=n_bits, max_bins=max_bins), {}
+    for n_bits in (1, 2, 3):
+        for max_bins in (3, 5, 8):
+            points[f"TAN {n_bits} bits, {max_bins} bins"] = TANClassifier(n_bits=n_bits, max_bins=max_bins), {}
+    for kib in (2, 4, 8, 16, 64):
+        points[f"snippets {kib} KiB"] = DecisionSnippetClassifier(budget_bytes=1024 * kib, random_state=0), {}
+    for n_trees, depth in FORESTS:
+        forest = RandomForestClassifier(n_trees, max_depth=depth, random_state=0)
+        for layout in ("table", "code"):
+            points[f"forest {n_trees} x {depth}, {layout}"] = forest, {"leaf_bits": 8, "layout": layout}
+            points[f"forest {n_trees} x {depth}, {layout}, hard"] = forest, {"hard": True, "layout": layout}
+    for depth in (5, 8, 12):
+        tree = DecisionTreeClassifier(max_depth=depth, random_state=0)
+        points[f"tree of depth {depth}, table"] = tree, {}
+        alone = RandomForestClassifier(1, max_depth=depth, bootstrap=False, max_features=None, random_state=0)
+        points[f"tree of depth {depth}, code"] = alone, {"hard": True, "layout": "code"}
+    points["logistic regression"] = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)), {}
+    return points | _networks()
+
+
+def _networks():
+    """Return the low-bit networks, where this effml has them."""
+    try:
+        from effml.neural import QuantizedMLPClassifier
+    except ImportError:
+        return {}
+    return {
+        f"network {hidden}, {bits} bits": (
+            QuantizedMLPClassifier(hidden_layer_sizes=(hidden,), weight_bits=bits, random_state=0),
+            {},
+        )
+        for hidden in (16, 32, 64)
+        for bits in (1, 2, 4)
+    }
+
+
+def peer_points(name):
+    """Return {label: (exporter, unfitted estimator)}."""
+    points = {}
+    for n_trees, depth in FORESTS:
+        forest = RandomForestClassifier(n_trees, max_depth=depth, random_state=0)
+        exporters = [exporter for exporter in embedded_peers.EXPORTERS if exporter != "emlearn"]
+        for exporter in exporters:
+            points[f"{exporter}: forest {n_trees} x {depth}"] = exporter, forest
+    for depth in (5, 8, 12):
+        for exporter in ("emlearn inline int16, hard", "emlearn inline float, hard", "m2cgen", "micromlgen"):
+            points[f"{exporter}: tree of depth {depth}"] = (
+                exporter,
+                DecisionTreeClassifier(max_depth=depth, random_state=0),
+            )
+    for exporter in ("emlearn", "micromlgen"):
+        points[f"{exporter}: Gaussian NB"] = exporter, GaussianNB(var_smoothing=1e-3)
+    for hidden in (8, 16, 32, 64):
+        network = MLPClassifier((hidden,), max_iter=60, early_stopping=True, random_state=0)
+        points[f"emlearn: network {hidden}"] = "emlearn", network
+    points["m2cgen: logistic regression"] = "m2cgen", LogisticRegression(max_iter=300)
+    return points
+
+
+# -- measuring --------------------------------------------------------------------------------------------------------
+
+
+def fit(estimator, X, y):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # few iterations are meant
+        return estimator.fit(X, y)
+
+
+def measure_effml(name, estimator, options):
+    X, y, X_test, y_test = split_of(name)
+    model, options = fit(estimator, X, y), dict(options)
+    if options.pop("hard", False):
+        model = hard_vote(model)
+    program = with_input_dtype(effml.lower(model, **options), X.dtype.name)
+    run = run_program(program, program.encode(X_test), target=TARGET)
+    expected = program.run(program.encode(X_test))["label"]
+    if not np.array_equal(run.results, expected):
+        raise SystemExit(f"{name}, {estimator!r}: device and Program differ")
+    differs = int(np.sum(np.asarray(program.classes)[expected[:, 0]] != model.predict(X_test)))
+    sizes = measure_program(program, target=TARGET)
+    try:
+        bound = worst_case_instructions(program, target=TARGET)
+    except BoundError:
+        bound = None
+    result = {"flash": sizes.flash_bytes, "library": sizes.library_bytes, "data": sizes.data_bytes, "bound": bound}
+    result["differs"] = differs
+    return result | _of_run(run, run.results[:, 0] == y_test)
+
+
+def _of_run(run, correct):
+    best, worst = int(run.counts.min()), int(run.counts.max())
+    counted = {"best": best, "mean": float(run.counts.mean()), "worst": worst, "stack": run.stack_bytes}
+    return counted | {"accuracy": float(np.mean(correct)), "rows": len(run.counts)}
+
+
+def measure_peer(name, exporter, estimator, python):
+    row = embedded_peers.EXPORTERS[exporter][2]
+    X, y, X_test, y_test = whole_numbers(name) if row == "int16_t" else split_of(name)
+    X_test = X_test.astype(np.int16 if row == "int16_t" else np.float32)
+    model = fit(estimator, X.astype(np.float32), y)
+    target = find_target(TARGET)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        joblib.dump(model, folder / "model.joblib")
+        (folder / "model").mkdir()
+        command = [python, embedded_peers.__file__, exporter, str(folder / "model.joblib"), str(folder / "model")]
+        include = json.loads(run_limited(command, GENERATE_LIMIT, cwd=folder).splitlines()[-1])["include"]
+        objects, _ = compile_model(folder / "model", row, CORTEX_M3, "-Os", include, COMPILE_LIMIT)
+        sizes = _sizes(target, objects)
+        linked_alone(target, objects, ["label"], folder)
+        entry = Entry(X_test.dtype, X_test.shape[1], np.dtype(np.int32), 1, "label", "int32_t", _prototype(row))
+        run = run_on_device(target, objects, entry, X_test, folder, flags=("-DRIG_DEEPEST=32768u",))
+        library = archived_bytes((folder / "alone.map").read_text())
+    return {**sizes, "library": library, "bound": None} | _of_run(run, run.results[:, 0] == y_test)
+
+
+def _prototype(row):
+    return f"#include <stdint.h>\nint32_t label(const {'float' if row == 'float' else row} *row);"
+
+
+def _sizes(target, objects):
+    from effml.program.targets.firmware import section_bytes
+
+    parts = [section_bytes(target, path) for path in objects]
+    total = {kind: sum(part[kind] for part in parts) for kind in parts[0]}
+    flash = total["code"] + total["constants"] + total["data"]
+    return {"flash": flash, "data": total["data"] + total["zeroed"]}
+
+
+def kept(name, label, measure):
+    """Return the result of a point, measuring it where it is not there yet; a failure is kept with its reason."""
+    path = RESULTS / f"{name}-{re.sub(r'[^a-z0-9]+', '-', label.lower())}.json"
+    if path.is_file():
+        return json.loads(path.read_text())
+    begin = time.perf_counter()
+    try:
+        result = measure()
+    except (CompileError, Failed, TooSlow, ValueError, TypeError, NotImplementedError) as error:
+        words = " ".join(str(error).split())
+        reason = re.search(r"region `\w+' overflowed by \d+ bytes", words)
+        result = {"note": f"{type(error).__name__}: {reason.group(0) if reason else words[-150:]}"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"label": label, **result}, indent=1))
+    print(f"  {name}: {label}: {time.perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
+    return json.loads(path.read_text())
+
+
+def measure_all(name, arguments):
+    for label, (estimator, options) in effml_points(name).items():
+        kept(name, f"effml {label}", lambda e=estimator, o=options: measure_effml(name, e, o))
+    for label, (exporter, estimator) in peer_points(name).items():
+        kept(name, label, lambda x=exporter, e=estimator: measure_peer(name, x, e, arguments.peers_python))
+
+
+# -- reports ----------------------------------------------------------------------------------------------------------
+
+
+def results_of(name):
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{name}-*.json"))]
+
+
+def dominates(one, other):
+    """Return whether a point is nowhere worse than another, and somewhere better."""
+    pairs = [(-one["accuracy"], -other["accuracy"]), (one["flash"], other["flash"]), (one["mean"], other["mean"])]
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+
+def front(points):
+    return [point for point in points if not any(dominates(other, point) for other in points)]
+
+
+def print_report(console, name):
+    points = results_of(name)
+    measured = [point for point in points if "flash" in point]
+    if not measured:
+        return
+    ours = front([point for point in measured if point["label"].startswith("effml")])
+    peers = front([point for point in measured if not point["label"].startswith("effml")])
+    table = Table(title=f"{name}: fronts of (accuracy, flash, mean instructions), {measured[0]['rows']} rows")
+    for column in (
+        "model",
+        "accuracy %",
+        "flash",
+        "library",
+        "data",
+        "stack",
+        "best",
+        "mean",
+        "worst",
+        "bound",
+        "differs",
+    ):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for group in (ours, peers):
+        for point in sorted(group, key=lambda each: each["flash"]):
+            numbers = [point[key] for key in ("flash", "library", "data", "stack", "best", "mean", "worst", "bound")]
+            numbers.append(point.get("differs"))
+            shown = ["-" if number is None else f"{number:,.0f}" for number in numbers]
+            table.add_row(point["label"], f"{100 * point['accuracy']:.2f}", *shown)
+        table.add_section()
+    console.print(table)
+    beaten = [(peer, own) for peer in peers for own in ours if dominates(peer, own)]
+    for peer, own in beaten:
+        console.print(f"  dominated: {own['label']} by {peer['label']}")
+    _print_bands(console, ours, peers)
+    _print_same_forest(console, measured)
+    for point in points:
+        if "note" in point:
+            console.print(f"  {point['label']}: {point['note']}", markup=False, highlight=False)
+
+
+def _print_bands(console, ours, peers):
+    """Say for each band of accuracy whether one effml point dominates the peer's smallest, and its quickest."""
+    for percent in range(60, 101, 2):
+        band = [peer for peer in peers if percent <= 100 * peer["accuracy"] < percent + 2]
+        for what in ("flash", "mean"):
+            if band:
+                best = min(band, key=lambda each: each[what])
+                won = [own["label"] for own in ours if dominates(own, best)]
+                verdict = f"dominated by {won[0]}" if won else "NOT dominated"
+                console.print(f"  {percent} to {percent + 2} %, least {what}: {best['label']}: {verdict}")
+
+
+def _print_same_forest(console, measured):
+    """Compare the same forest from effml and emlearn: no more flash and no more instructions at once."""
+    by_label = {point["label"]: point for point in measured}
+    for n_trees, depth in FORESTS:
+        forms = ("table", "code", "table, hard", "code, hard")
+        own = [by_label.get(f"effml forest {n_trees} x {depth}, {form}") for form in forms]
+        own = [point for point in own if point]
+        for label, peer in by_label.items():
+            if label.startswith("emlearn") and label.endswith(f": forest {n_trees} x {depth}") and own:
+                good = [p for p in own if p["flash"] <= peer["flash"] and p["mean"] <= peer["mean"]]
+                least = min(p["flash"] for p in own), min(p["mean"] for p in own)
+                words = f"{peer['flash']:,} bytes, {peer['mean']:,.0f} instructions, {100 * peer['accuracy']:.2f} %"
+                verdict = good[0]["label"] if good else f"MISSED (effml least {least[0]:,} / {least[1]:,.0f})"
+                console.print(f"  {label}: {words}: {verdict}")
+
+
+def print_what_fits(console):
+    table = Table(title="the most accurate effml model within so many KiB of flash")
+    table.add_column("KiB", justify="right")
+    for name in SETS:
+        table.add_column(name)
+    for kib in KIB:
+        cells = []
+        for name in SETS:
+            own = [point for point in results_of(name) if point["label"].startswith("effml")]
+            fitting = [point for point in own if point.get("flash", np.inf) <= 1024 * kib]
+            best = max(fitting, key=lambda each: each["accuracy"], default=None)
+            cells.append("-" if best is None else f"{100 * best['accuracy']:.1f} %: {best['label'][6:]}")
+        table.add_row(str(kib), *cells)
+    console.print(table)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", choices=SETS, help="one data set")
+    parser.add_argument("--peers-python", default=sys.executable, help="interpreter that has the peers")
+    parser.add_argument("--report", action="store_true", help="measure nothing, print what is there")
+    arguments = parser.parse_args()
+    console = Console(width=170)
+    for name in (arguments.only,) if arguments.only else SETS:
+        if not arguments.report:
+            measure_all(name, arguments)
+        print_report(console, name)
+    print_what_fits(console)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,9 +7,9 @@ Prints the table to paste, and how far the fitted sizes are from the measured on
 forests alone, all other steps at their present sizes: the code of one forest weighs as much as all of theirs together;
 with ``--kernels`` gates and kernels alone, with ``--itemsets`` the steps of itemset models, with ``--networks`` low-bit
 networks, with ``--tables`` what quantised networks with states and tables need beside them, with ``--deep`` the steps
-of lowered torch modules, each by the size of a small program with and without it. With ``--targets`` it prints
-code_ratio and stack_bytes of each microcontroller instead (effml.program.targets.profiles): what its compiler makes of
-programs of all kinds, over the estimate for x86-64.
+of lowered torch modules, each by the size of a small program with and without it. With ``--targets`` it
+prints code_ratio and stack_bytes of each microcontroller instead (effml.program.targets.profiles): what its compiler
+makes of programs of all kinds, over the estimate for x86-64.
 """
 
 import argparse
@@ -208,11 +208,11 @@ def main():
     parser.add_argument("--deep", action="store_true", help="fit the steps of lowered torch modules alone")
     parser.add_argument("--targets", action="store_true", help="microcontrollers beside x86-64")
     arguments = parser.parse_args()
-    if arguments.targets:
-        print_targets(arguments.programs)
-        return
     if arguments.deep:
         measure_deep_steps()
+        return
+    if arguments.targets:
+        print_targets(arguments.programs)
         return
     make, chosen, outputs = random_program, None, ["label", "label", "label", "proba"]
     if arguments.kernels:

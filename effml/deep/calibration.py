@@ -17,7 +17,8 @@ __all__ = ["Weights", "affine_range", "few_levels", "rounded_weights"]
 
 MOST_TOGETHER = 1024  # inputs whose rounding errors are made up for by each other
 FINEST_LEVEL = 32767
-SAME = 6  # digits to which two levels are the same, of the largest: float32 has 7
+OFTEN = 4  # times that a level occurs on the average where the table may cost more than the codes save
+SAME = 5e-7  # gap up to which two levels are the same one, in parts of the largest: float32 rounds to 6e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +62,7 @@ def few_levels(weight: np.ndarray, *, most_bits=8, largest_level=127) -> Weights
     ----------
     weight : float64 array (n_in, n_out)
     most_bits : int
-        Weights that need more bits, table of levels included, are taken for others.
+        Weights that need more are taken for others; so are few weights for which a table of levels does not pay.
     largest_level : int
         Up to 32767.
 
@@ -75,24 +76,33 @@ def few_levels(weight: np.ndarray, *, most_bits=8, largest_level=127) -> Weights
     """
     each = np.abs(weight).max(axis=0)
     each = np.where(each > 0, each, 1.0)
-    best, least = None, weight.size * most_bits
+    best, least = None, np.inf
     # all outputs share the levels up to a scale; or as they are, where some do not reach the largest; or none is shared
     for scale, shared in ((each, True), (np.full_like(each, each.max()), True), (each, False)):
-        shares = np.round(weight / scale, SAME) + 0.0  # no negative zero
+        shares = weight / scale
+        shares = _together(shares) if shared else np.stack([_together(column) for column in shares.T], axis=1)
         tables = [np.unique(shares)] if shared else [np.unique(column) for column in shares.T]
-        bits = _bits(weight.size, tables)
-        if bits < least or (best is None and bits == least):
+        bits = _bits(weight.size, tables, most_bits)
+        if bits < least:
             best, least = (shares, tables, scale), bits
     return None if best is None else _of_levels(*best, largest_level)
 
 
-def _bits(n_weights, tables):
-    """Return the bits of codes and tables of levels; infinite beyond codes of a byte."""
+def _together(values):
+    """Return values with those that differ by their rounding alone set to the first of them."""
+    levels, place = np.unique(values, return_inverse=True)
+    starts = np.concatenate([[True], np.diff(levels) > SAME])
+    firsts = levels[starts][np.cumsum(starts) - 1]
+    return firsts[place].reshape(values.shape)
+
+
+def _bits(n_weights, tables, most_bits):
+    """Return the bits of codes and tables of levels; infinite for what seems to be no levels."""
     n_levels = max(len(own) for own in tables)
     n_bits = max(int(np.ceil(np.log2(n_levels))), 1)
-    if n_bits > 8:
-        return np.inf
-    return n_weights * n_bits + (16 * len(tables) * 2**n_bits if n_levels > 2 else 0)
+    bits = n_weights * n_bits + (16 * len(tables) * 2**n_bits if n_levels > 2 else 0)
+    seldom = n_weights < OFTEN * n_levels * len(tables)
+    return np.inf if n_bits > most_bits or (seldom and bits > n_weights * most_bits) else bits
 
 
 def _of_levels(shares, tables, scale, largest_level):
@@ -119,7 +129,7 @@ def _whole_levels(tables, largest_level):
     if not len(values):
         return 1.0, [np.zeros(len(own), dtype=np.int64) for own in tables]
     gaps = np.diff(np.concatenate([[0.0], values]))
-    smallest = gaps[gaps > 10.0 ** (1 - SAME)].min()
+    smallest = gaps[gaps > 10 * SAME].min()
     for parts in (1, 2):
         unit = smallest / parts
         count = np.rint(values[-1] / unit)

@@ -3,6 +3,10 @@
 import re
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("torch", reason='the torch bridge needs pip install "effml[torch]"')
+
 GUIDE = Path(__file__).parents[2] / "docs" / "deep_export.md"
 
 

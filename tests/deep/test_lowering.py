@@ -6,7 +6,9 @@ import sys
 
 import numpy as np
 import pytest
-import torch
+
+torch = pytest.importorskip("torch", reason='the torch bridge needs pip install "effml[torch]"')
+
 from common.c_proof import assert_c_equals_run, hostile_rows
 from common.torch_modules import modules
 from sklearn.datasets import load_digits
@@ -129,6 +131,17 @@ def test_weights_on_few_levels_are_found_and_kept(name, each_output):
     assert found.n_bits == n_bits and (found.levels is not None) is has_table
     error = np.abs(found.integers * found.unit - weight).max() / np.abs(weight).max()
     assert error < 1e-6 or (name == "2 bits, any" and error < 1 / 1000)  # no common unit: to the finest level
+
+
+@pytest.mark.parametrize("n_bits", [8, 6])
+def test_symmetric_bytes_with_zero_are_kept_exactly(n_bits):
+    top = 2 ** (n_bits - 1) - 1
+    weight = np.random.default_rng(4).normal(size=(64, 64))
+    unit = np.abs(weight).max(axis=0) / top
+    weight = (np.rint(weight / unit) * unit).astype(np.float32).astype(np.float64)
+    found = few_levels(weight)
+    assert found.n_bits == n_bits
+    assert np.abs(found.integers * found.unit - weight).max() < 1e-6 * np.abs(weight).max()
 
 
 def test_levels_of_their_own_in_each_output():

@@ -361,14 +361,14 @@ class Conv(_Convolution):
     def emit_c(self, c, ref):
         c.uses_float = True
         own, n_out = self.image_shape[2] // self.groups, self.n_filters
+        tap = f"(({self.kernel[1]}u * (uint32_t)down + right) * {own}u + c) * {n_out}u + k"
         weight = c.constant(f"{self.output.name}_weight", self.weight, "f32")
         bias = c.constant(f"{self.output.name}_bias", self.bias, "f32")
-        tap = f"({self.kernel[1]}u * (uint32_t)down + right)"
         return self._emit_windows(
             ref,
             "float",
             [f"float total = {bias}[k];"],
-            [f"total += (float){{x}} * {weight}[({tap} * {own}u + c) * {n_out}u + k];"],
+            [f"total += (float){{x}} * {weight}[{tap}];"],
             [],
             [],
         )

@@ -433,16 +433,16 @@ class Requantise(Step):
         return Cost(n_parameters=learned, bits=32 * learned, operations=operations, variants=tuple(variants))
 
     def emit_c(self, c, ref):
-        n, tag = self.output.size, self.output.name
-        kind, cell = "int64_t" if self.wide else "int32_t", C_TYPES[self.output.dtype]
+        n, cell = self.output.size, C_TYPES[self.output.dtype]
+        kind = "int64_t" if self.wide else "int32_t"
         index, declare, advance = _emit_index(n, *np.atleast_2d(self.factor), self.offset)
         return block(
             [
                 "unsigned k;",
                 *declare,
                 f"for (k = 0; k < {n}u; k++) {{",
-                f"    const {kind} v = {self._emit_sum(c, ref, kind, index)};",
-                f"    {ref(tag)}[k] = ({cell})({clipped(self.shift, self.lowest, self.largest)});",
+                f"    const {kind} v = {self._emit_sum(c, lambda name: f'{ref(name)}[k]', kind, index)};",
+                f"    {ref(self.output.name)}[k] = ({cell})({clipped(self.shift, self.lowest, self.largest)});",
                 *indent(advance),
                 "}",
             ]
@@ -452,20 +452,19 @@ class Requantise(Step):
         """Return the C lines that requantise one value of number k and keep it."""
         kind, cell = "int64_t" if self.wide else "int32_t", C_TYPES[self.output.dtype]
         lines = [
-            f"const {kind} v = {self._emit_sum(c, lambda name: value, kind, 'k', '')};",
+            f"const {kind} v = {self._emit_sum(c, lambda name: value, kind, 'k')};",
             f"{target} = ({cell})({clipped(self.shift, self.lowest, self.largest)});",
         ]
-        return ["{", *("    " + line for line in lines), "}"]
+        return ["{", *indent(lines), "}"]
 
-    def _emit_sum(self, c, ref, kind, index, element="[k]"):
-        tag = self.output.name
+    def _emit_sum(self, c, ref, kind, index):
+        tag, product = self.output.name, "uint32_t" if not self.wide else kind
         offset = _one_or_each(c, f"{tag}_offset", self.offset, index)
-        product = "uint32_t" if not self.wide else kind
         terms = []
         for name, values in zip(self.inputs, np.atleast_2d(self.factor), strict=True):
             factor = _one_or_each(c, f"{tag}_factor", values, index)
             times = "" if factor == "1" else f" * ({product}){factor}"
-            terms.append(f"({product}){ref(name)}{element}{times}")
+            terms.append(f"({product}){ref(name)}{times}")
         return f"({kind})({' + '.join([*terms, f'({product}){offset}'])})"
 
 

@@ -105,8 +105,8 @@ class Pool(Step):
             test = f"row >= {top}u && row < {height + top}u && column >= {left}u && column < {width + left}u"
             test = test.replace("row >= 0u && ", "").replace("column >= 0u && ", "")
             inside = [f"if ({test}) {{", *indent(inside), "}"]
-        across = [f"for (right = 0; right < {self.window[1]}u; right++) {{", *indent([*walk, *inside]), "}"]
-        body = [*ends[0], f"for (down = 0; down < {self.window[0]}u; down++) {{", *indent(across)]
+        taps = [f"for (right = 0; right < {self.window[1]}u; right++) {{", *indent([*walk, *inside]), "}"]
+        body = [*ends[0], f"for (down = 0; down < {self.window[0]}u; down++) {{", *indent(taps)]
         body += ["}", f"{target} = ({C_TYPES[self.output.dtype]})({ends[1]});"]
         return block(
             [

@@ -228,7 +228,7 @@ def test_training_resumed_in_a_fresh_process_ends_the_same(digits, tmp_path):
         weights_after_training("prox", data, path, Interrupted())
     names = {"folder": str(Path(__file__).parent), "data": str(tmp_path / "data.pt")}
     script = RESUME.format(**names, path=str(path), result=str(result))
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-P", "-c", script], check=True, capture_output=True)
     whole, resumed = weights_after_training("prox", data), torch.load(result)
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 

@@ -424,6 +424,18 @@ def test_wrong_input_is_named():
         regroup(torch.optim.SGD(mlp().parameters(), 0.1), [nn.Parameter(torch.zeros(1))])
 
 
+def test_a_recipe_is_applied_to_each_model_it_has_not_seen(digits):
+    recipe = Recipe([SmartTernary(include="0")])
+    first = recipe.apply(mlp(1))
+    for model in (first, mlp(0)):
+        state = train(model, digits[0], recipe=recipe, epochs=1, random_state=0)
+        assert len(state.model[0].parametrizations.weight) == 1
+        assert recipe.is_applied_to(state.model)
+    with pytest.raises(ValueError, match="applied to this model already"):
+        train(first, digits[0], recipe=recipe)  # another one came in between
+    assert pickle.loads(pickle.dumps(recipe)).techniques_.keys() == {"smartternary"}
+
+
 def test_parameters_are_nested_and_the_original_stays():
     prox = ProxConnect(bits=2)
     recipe = Recipe([("prox", prox), ("wells", Foothill())])

@@ -102,7 +102,7 @@ def main():
         for method in (*OURS, "torchao PARQ", "brevitas"):
             rows.append((method, *(accuracies(name, method, bits) for bits in BITS)))
             print(name, *rows[-1], flush=True)
-        show(f"{name}: test accuracy, percent", ("method", *(f"{bits} bit" for bits in BITS)), rows)
+        show(f"{name}: test accuracy, percent", ("method", "1 bit", "ternary", "2 bits"), rows)
 
 
 if __name__ == "__main__":

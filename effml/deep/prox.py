@@ -12,14 +12,15 @@ update made from u or w, four algorithms come out:
 
 Sources: T. Dockhorn, Y. Yu, E. Sari, M. Zolnouri, V. Partovi Nia, "Demystifying and Generalizing BinaryConnect",
 NeurIPS 2021, arXiv 2110.13220; "PARQ: Piecewise-Affine Regularized Quantization", arXiv 2503.15748, whose levels come
-from torchao (prototype), hidden here. The table, the L_{rho,vrho} map and the layer-by-layer annealing are
-reconstructed: our reading.
+from torchao (prototype), hidden here; Y. Bai, Y.-X. Wang, E. Liberty, "ProxQuant", ICLR 2019. The table, the
+L_{rho,vrho} map and the layer-by-layer annealing are reconstructed: our reading.
 """
 
 import warnings
 from numbers import Integral, Real
 from typing import ClassVar
 
+import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from effml.deep.plugs import Callback, OptimizerWrapper, Selective
@@ -36,8 +37,9 @@ class ProxConnect(Selective, OptimizerWrapper, Callback):
     ----------
     bits : int from 1 to 8 or "ternary", default=2
     levels : {"least-squares", "uniform", "sign"}, default="least-squares"
-        "least-squares": greedy least-squares binary levels; "uniform": evenly spaced half-integer levels, scaled by
-        the mean; "sign": -1 and +1 with the shadow clipped there, BinaryConnect's own, for ``bits=1``.
+        "least-squares": greedy least-squares binary levels, for ternary the mean of the large weights; "uniform":
+        evenly spaced half-integer levels, scaled by the mean; "sign": -1 and +1 with the shadow clipped there,
+        BinaryConnect's own, for ``bits=1``.
     schedule : {"parq", "linear", "relax", "hard", "identity"}, default="parq"
         How the map hardens: PARQ's sigmoid, a linearly growing dead zone, BinaryRelax; or rounding from the first step
         (straight-through), or not before the end (rounding after training).
@@ -203,6 +205,8 @@ class ProxConnect(Selective, OptimizerWrapper, Callback):
         """Sorted levels (rows, k) for weights (rows, n)."""
         if self.levels == "sign":
             return rows.new_tensor([[-1.0, 1.0]]).repeat(len(rows), 1)
+        if self.levels == "least-squares" and self.bits == "ternary":
+            return _ternary_levels(rows)
         parq = _parq()
         if self.levels == "least-squares":
             quantizer = parq.LSBQuantizer()
@@ -210,6 +214,17 @@ class ProxConnect(Selective, OptimizerWrapper, Callback):
             quantizer = parq.TernaryUnifQuantizer() if self.bits == "ternary" else parq.UnifQuantizer()
         _, levels = quantizer.quantize(rows, 0 if self.bits == "ternary" else self.bits, dim=-1)
         return levels.sort(dim=-1).values.contiguous()
+
+
+def _ternary_levels(rows):
+    """-v, 0, v with v the mean size beyond 0.7 times the mean size, as in ProxQuant's code.
+
+    torchao's 1.1 times the mean size shrinks to nothing when updates start from rounded weights: zeros pull it down.
+    """
+    size = rows.abs()
+    large = size >= 0.7 * size.mean(1, keepdim=True)
+    level = (size * large).sum(1, keepdim=True) / large.sum(1, keepdim=True)
+    return torch.cat([-level, torch.zeros_like(level), level], 1)
 
 
 def _parq():

@@ -123,16 +123,23 @@ class ProxOptimizer(torch.optim.Optimizer):
         if self.clip is not None:
             site.parameter.clamp_(-self.clip, self.clip)
         site.shadow.copy_(site.parameter)
-        if update or site.levels is None:
+        settled = (
+            self.update_from == "quantised" and site.annealed(self._progress()) >= 1
+        )  # else levels feed on themselves
+        if site.levels is None or (update and not settled):
             site.levels = self.level_sets(site.rows(site.shadow))
         if self.gradient_at == "quantised":
             site.parameter.copy_(self.image(site))
 
     def image(self, site):
         """P_t of a site's shadow at the present step."""
-        progress = site.annealed((self.n_steps - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps))
+        progress = site.annealed(self._progress())
         rows = prox_map(self.schedule, site.rows(site.shadow), site.levels, progress, self.steepness)
         return rows.reshape(site.shadow.shape)
+
+    def _progress(self):
+        """Share of the training after warm-up that is over."""
+        return (self.n_steps - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
 
     @torch.no_grad()
     def harden(self):

@@ -147,6 +147,8 @@ class Recipe(BaseEstimator):
         self._check()
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        if model in getattr(self, "_applied", ()):
+            raise ValueError("the recipe is applied to this model already; use a clone of the recipe for each model")
         self.techniques_ = {name: clone(technique) for name, technique in self._named()}
         self._example_inputs = example_inputs
         model = copy.deepcopy(model) if copy_model else model
@@ -155,17 +157,17 @@ class Recipe(BaseEstimator):
         for name, technique in self.techniques_.items():
             if isinstance(technique, plugs.GraphSurgery) and technique.epochs():
                 _refuse_parametrized(name, model)
-        self._applied = weakref.ref(model)
+        self._last = weakref.ref(model)
+        self._applied = weakref.WeakSet([*getattr(self, "_applied", ()), model])
         return model
 
     def is_applied_to(self, model):
         """Whether `model` is what `apply` returned last."""
-        applied = getattr(self, "_applied", None)
-        return applied is not None and applied() is model
+        return hasattr(self, "_last") and self._last() is model
 
     def __getstate__(self):
-        """Without the weak reference to the model, which cannot be pickled."""
-        return {key: value for key, value in super().__getstate__().items() if key != "_applied"}
+        """Without the weak references to models, which cannot be pickled."""
+        return {key: value for key, value in super().__getstate__().items() if key not in ("_last", "_applied")}
 
     def _install(self, name, technique, model):
         if isinstance(technique, plugs.GraphSurgery) and technique.at == "start":

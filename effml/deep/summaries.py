@@ -1,5 +1,7 @@
 """Readable tables of recipes."""
 
+from effml.deep.plugs import Selective
+
 __all__ = ["recipe_table"]
 
 
@@ -16,7 +18,7 @@ def recipe_table(techniques, kinds, model=None):
     rows = [("technique", "kind", "acts on", "parameters")]
     for name, technique in techniques.items():
         own = ", ".join(kind.__name__ for kind in kinds if isinstance(technique, kind))
-        rows.append((name, own, _places(technique), _changed(technique)))
+        rows.append((name, own, _places(technique, model), _changed(technique)))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)) for row in rows]
     text = "\n".join(f"{line}  {row[3]}".rstrip() for line, row in zip(lines, rows, strict=True))
@@ -26,7 +28,10 @@ def recipe_table(techniques, kinds, model=None):
     return f"{text}\n{type(model).__name__}: {trained:,} trained parameters"
 
 
-def _places(technique):
+def _places(technique, model):
+    known = hasattr(technique, "sites_") or hasattr(technique, "swapped_")
+    if model is not None and isinstance(technique, Selective) and not known:
+        return ", ".join(name or "(the model itself)" for name, _ in technique.chosen(model))
     sites = [f"{name}.{tensor}" if name else tensor for name, tensor, _ in getattr(technique, "sites_", ())]
     return ", ".join(sites + list(getattr(technique, "swapped_", ()))) or "-"
 

@@ -226,7 +226,7 @@ def test_training_resumed_in_a_fresh_process_ends_the_same(digits, tmp_path):
         weights_after_training("prox", data, path, Interrupted())
     names = {"folder": str(Path(__file__).parent), "data": str(tmp_path / "data.pt")}
     script = RESUME.format(**names, path=str(path), result=str(result))
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-P", "-c", script], check=True, capture_output=True)
     whole, resumed = weights_after_training("prox", data), torch.load(result)
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
@@ -420,6 +420,18 @@ def test_wrong_input_is_named():
         Hooks().capture(mlp(), ["nowhere"], {})
     with pytest.raises(ValueError, match="not in the optimizer"):
         regroup(torch.optim.SGD(mlp().parameters(), 0.1), [nn.Parameter(torch.zeros(1))])
+
+
+def test_a_recipe_is_applied_to_each_model_it_has_not_seen(digits):
+    recipe = Recipe([SmartTernary(include="0")])
+    first = recipe.apply(mlp(1))
+    for model in (first, mlp(0)):
+        state = train(model, digits[0], recipe=recipe, epochs=1, random_state=0)
+        assert len(state.model[0].parametrizations.weight) == 1
+        assert recipe.is_applied_to(state.model)
+    with pytest.raises(ValueError, match="applied to this model already"):
+        train(first, digits[0], recipe=recipe)  # another one came in between
+    assert pickle.loads(pickle.dumps(recipe)).techniques_.keys() == {"smartternary"}
 
 
 def test_parameters_are_nested_and_the_original_stays():

@@ -114,6 +114,11 @@ def test_no_row_takes_more_instructions_than_the_bound(target):
         try:
             bound = worst_case_instructions(program, target=target)
         except BoundError as error:  # the library's division of floats there jumps by a table of differences
+            if target == "cortex-m0" and any(
+                inner.kind == "normalise" for step in program.steps for inner in step.inner
+            ):
+                assert "is entered in its middle" in str(error)  # the library's division of whole numbers
+                continue
             assert target == "riscv32" and "__divsf3 jumps to an address that is computed" in str(error)
             continue
         rows = hostile_rows(program, 60, rng)

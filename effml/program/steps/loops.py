@@ -112,6 +112,8 @@ class Loop(Step):
             count, head = f"{tag}_count", f"for ({tag}_count = 0; {tag}_count < {self.n}u; {tag}_count++) {{"
             lines[0] = f"unsigned {count}, {turn};"
         body = [f"{turn} = {self.n - 1}u - {tag}_count;"] if self.reverse else []
+        if self.n == 1:  # compilers drop such a loop, and bounds on instructions could not find it again
+            lines[0], head, body = f"const unsigned {turn} = 0u;", "{", []
         for step in self.body:
             body += step.emit_c(c, expressions.__getitem__).split("\n")
         body += self._emit_results(ref, expressions, turn)

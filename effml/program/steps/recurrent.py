@@ -10,8 +10,9 @@ from typing import ClassVar
 import numpy as np
 
 from effml.program.buffers import DTYPES
-from effml.program.cwriter import C_TYPES, block, indent
+from effml.program.cwriter import C_TYPES, block, indent, turns
 from effml.program.steps.base import Cost, Step
+from effml.program.steps.forest_words import no_inline
 from effml.program.steps.neural import clipped
 
 __all__ = ["GatedSum", "Normalise", "Pieces", "integer_root"]
@@ -192,7 +193,7 @@ class Normalise(Step):
         n, tag, x = self.output.size, self.output.name, ref(self.inputs[0])
         gain, offset = c.constant(f"{tag}_gain", self.gain), c.constant(f"{tag}_offset", self.offset)
         wide, square = ("uint64_t", "(uint64_t)((int64_t)d * d)") if self.spread == "std" else ("uint32_t", "size")
-        spread = f"{_emit_root(c)}(all / {n}u)" if self.spread == "std" else f"all / {n}u"
+        spread = f"{_emit_root(c)}(all, {n}u)" if self.spread == "std" else f"all / {n}u"
         size = "const uint32_t size = d < 0 ? (uint32_t)-d : (uint32_t)d;"
         output = f"({C_TYPES[self.output.dtype]})({clipped(self.shift, -self.largest, self.largest)})"
         return block(
@@ -239,20 +240,20 @@ def integer_root(values: np.ndarray) -> np.ndarray:
 
 
 def _emit_root(c) -> str:
-    """Add the C helper for the root of a mean square of int16 deviations and return its name."""
+    """Add the C helper for the root of a mean square of int16 deviations, without a division; return its name."""
     return c.helper(
         "root",
-        """/* the largest whole number whose square is not above v, v < 2^34: one bit after the other */
-static uint32_t {name}(uint64_t v)
-{
-    uint32_t root = 0u;
-    unsigned bit;
-    for (bit = 0; bit < 17u; bit++) {
-        const uint32_t next = root | (0x10000u >> bit);
-        if ((uint64_t)next * next <= v) {
+        f"""/* the largest whole number whose square is not above v / n, which is below 2^34: one bit after the other */
+static {no_inline(c)} uint32_t {{name}}(uint64_t v, uint32_t n)
+{{
+    uint32_t root = 0u, bit = 0x10000u;
+    while (bit > 0u) {{{turns(17)}
+        const uint32_t next = root | bit;
+        if ((uint64_t)next * next * n <= v) {{
             root = next;
-        }
-    }
+        }}
+        bit >>= 1;
+    }}
     return root;
-}""",
+}}""",
     )

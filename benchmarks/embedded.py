@@ -69,7 +69,7 @@ INT16_LARGEST = 32_000
 COMPILE_LIMIT = 40  # CPU seconds
 GENERATE_LIMIT = 40
 FORESTS = ((1, 5), (1, 8), (5, 6), (10, 8), (30, 8), (100, 10))  # trees, depth
-DEPTHS = (5, 8, 12)
+DEPTHS = (5, 8, 12, 15)
 FLOATS = ("spambase", "magic")
 IMAGES = {"digits": (8, 8), "mnist14": (14, 14)}
 CHANNELS = ((4,), (8, 8))
@@ -179,6 +179,9 @@ def _networks(name):
         for bits in (4, 8):
             network = scaled(MLPClassifier((hidden,), max_iter=60, early_stopping=True, random_state=0))
             points[f"scikit-learn's network {hidden} in {bits} bits"] = network, {"bits": bits}
+    for hidden in (128, 256):
+        network = QuantizedMLPClassifier(hidden_layer_sizes=(hidden,), weight_bits=4, **fixed)
+        points[f"network {hidden}, 4 bits"] = network, {}
     for channels in CHANNELS if name in IMAGES else ():
         for bits in (1, 2, 4):
             network = QuantizedConvClassifier(

@@ -6,6 +6,7 @@
 
 import copy
 from dataclasses import replace
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -58,6 +59,8 @@ def lower_module(module, input_shape, *, classes=None, regression=False) -> Prog
     ------
     LoweringError
         Naming what cannot be lowered, its path in the module and the cure.
+    TypeError
+        If `input_shape` is no tuple of whole numbers.
 
     Examples
     --------
@@ -68,12 +71,20 @@ def lower_module(module, input_shape, *, classes=None, regression=False) -> Prog
     >>> program.run(rand(5, 64).numpy())["label"].shape
     (5, 1)
     """
+    _check_shape(input_shape)
     graph = read_graph(ready(module), tuple(input_shape))
     builder = _row_builder(input_shape)
     lowering = FloatLowering(graph, builder)
     places = np.arange(len(builder.inputs)).reshape(input_shape)
     _add_outputs(lowering, builder, lowering.run(Value(RAW, places)), classes, regression)
     return builder.program(_source_text(module))
+
+
+def _check_shape(shape):
+    whole = isinstance(shape, (tuple, list)) and all(isinstance(side, Integral) and side >= 1 for side in shape)
+    if not whole or not shape:
+        what = type(shape).__name__ if hasattr(shape, "dtype") else repr(shape)
+        raise TypeError(f"input_shape={what} must be the shape of one row, a tuple such as (1, 28, 28)")
 
 
 def quantize_module(module, X_calib, *, weight_bits=8, activation_bits=8, classes=None, regression=False):

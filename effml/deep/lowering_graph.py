@@ -103,8 +103,11 @@ class _Recorder(fx.Interpreter):
 
     def record(self, rows):
         self.held = {}
-        with torch.no_grad():
-            self.run(rows)
+        try:
+            with torch.no_grad():
+                self.run(rows)
+        except LoweringError as error:  # to whose text the interpreter has added where in its graph that was
+            raise LoweringError(str(error).partition("\n")[0]) from error
         return self.held
 
     def run_node(self, node):

@@ -318,3 +318,14 @@ def test_convolution_sums_are_pooled_before_they_become_levels():
 def test_nothing_but_effml_deep_imports_torch():
     code = "import sys, effml, effml.export, effml.program; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("shape", [np.zeros((4, 3), np.float32), (), (4, 0), (2.5,), 3])
+def test_the_shape_of_a_row_is_checked(shape):
+    with pytest.raises(TypeError, match=r"input_shape=.* must be the shape of one row"):
+        lower_module(nn.Linear(3, 2), shape)
+
+
+def test_rows_that_a_layer_cannot_take_are_told_in_one_line():
+    with pytest.raises(LoweringError, match=r"^0 does not run on the given rows: mat1 and mat2[^\n]*$"):
+        quantize_module(nn.Sequential(nn.Linear(4, 2)), np.zeros((5, 3), np.float32))

@@ -240,7 +240,7 @@ def report(name, console, as_markdown):
     console.print(f"{name}: {len(results)} of {n_cells} cells", markup=False)
     if not results:
         return
-    tables = [best_table(name, axis, results) for axis in AXES]
+    tables = [best_table(name, axis, results) for axis in AXES if priced(results, axis)]
     tables += [front_table(name, axis, results) for axis in PLOTTED[:3]]
     for table in tables:
         print(markdown(table)) if as_markdown else console.print(table)

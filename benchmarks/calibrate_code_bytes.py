@@ -1,12 +1,13 @@
 """Fit the code bytes of each step (effml.program.code_bytes.CODE_BYTES) to what ``gcc -Os`` makes of random programs.
 
     python benchmarks/calibrate_code_bytes.py [--programs 400]
-        [--forests | --kernels | --itemsets | --networks | --tables | --targets]
+        [--forests | --kernels | --itemsets | --networks | --tables | --deep | --targets]
 
 Prints the table to paste, and how far the fitted sizes are from the measured ones. With ``--forests`` it fits the
 forests alone, all other steps at their present sizes: the code of one forest weighs as much as all of theirs together;
 with ``--kernels`` gates and kernels alone, with ``--itemsets`` the steps of itemset models, with ``--networks`` low-bit
-networks, with ``--tables`` what quantised networks with states and tables need beside them. With ``--targets`` it
+networks, with ``--tables`` what quantised networks with states and tables need beside them, with ``--deep`` the steps
+of lowered torch modules, each by the size of a small program with and without it. With ``--targets`` it
 prints code_ratio and stack_bytes of each microcontroller instead (effml.program.targets.profiles): what its compiler
 makes of programs of all kinds, over the estimate for x86-64.
 """
@@ -19,6 +20,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # the random programs of the tests
+from common.deep_parts import parts
 from common.itemset_states import random_model
 from common.random_elementwise import elementwise_program
 from common.random_kernels import kernel_program
@@ -183,6 +185,18 @@ def print_targets(n_programs):
         print(f"{target}: code_ratio={code / estimate:.2f}, stack_bytes={int(np.median(beside))} (median)")
 
 
+def measure_deep_steps():
+    """Print what each step of lowered torch modules adds to the code of a program that does little else."""
+    for key, program, rest in parts(np.random.default_rng(0)):
+        own = [code_size(part) for part in (program, rest)]
+        print(f"        {key!r}: {own[0] - own[1]},")
+
+
+def code_size(program):
+    source = generate_c(program, outputs=("value",))
+    return section_sizes(source)["text"] - source.constant_bytes
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--programs", type=int, default=400)
@@ -191,8 +205,12 @@ def main():
     parser.add_argument("--itemsets", action="store_true", help="fit the steps of itemset models alone")
     parser.add_argument("--networks", action="store_true", help="fit low-bit networks alone")
     parser.add_argument("--tables", action="store_true", help="fit tables of levels and sums of parts alone")
+    parser.add_argument("--deep", action="store_true", help="fit the steps of lowered torch modules alone")
     parser.add_argument("--targets", action="store_true", help="microcontrollers beside x86-64")
     arguments = parser.parse_args()
+    if arguments.deep:
+        measure_deep_steps()
+        return
     if arguments.targets:
         print_targets(arguments.programs)
         return
@@ -224,7 +242,8 @@ def main():
             design[row, keys[key]] = count
     measured = np.array(measured, dtype=float)
     known = np.array([CODE_BYTES["host"].get(key, 0) for key in keys], dtype=float)
-    fitted = np.array([chosen is None or key[0] in chosen or key == ("helper", "count_bits") for key in keys])
+    fitted = [chosen is None or {key[0], key} & chosen or key == ("helper", "count_bits") for key in keys]
+    fitted = np.array(fitted, dtype=bool)
     weight = 1 / (300 + measured)  # else the largest forests alone decide, or the smallest
     weight = weight if arguments.forests else np.ones_like(measured)
     coefficient = known.copy()

@@ -13,6 +13,9 @@ trained on the same rows again, longer and with each seed: that error on held-ou
 what is the best within a budget. Then it is fitted to all training rows with each seed and meets the test rows once;
 tables and plots show the test error.
 
+With `--device` the models on the fronts of flash and of operations are fitted again and run on an emulated Cortex-M3
+(gcc-arm-none-eabi, qemu-system-arm): its instructions for a row, the mean of 200 test rows.
+
 Epochs, rows and grids are in low_bit_families.py. One file a cell in benchmarks/results/low_bit_comparison; what is
 there is not measured again. `--report` only prints what is there, `--plot` also draws docs/images/low_bit_*.png.
 """
@@ -41,6 +44,9 @@ from rich.progress import Progress
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
+import effml
+from effml.program import with_input_dtype
+from effml.program.targets import run_program
 from effml.selection import pareto_front
 
 mpl.use("Agg")
@@ -57,8 +63,10 @@ AXES = {
     "flash_bytes": "flash, bytes",
     "ram_bytes": "RAM, bytes",
     "c_operations": "operations of the C",
+    "instructions": "instructions, Cortex-M3",
 }
 PLOTTED = ("size_bits", "operations", "flash_bytes", "c_operations")
+DEVICE, DEVICE_ROWS = "cortex-m3", 200
 LARGEST_ERROR = 50  # % beyond which points are not drawn
 
 
@@ -120,6 +128,28 @@ def measure_all(name, console):
             errors = f"validation {result['validation']:.2f} %, test {np.mean(result['test']):.2f} %"
             console.print(f"{name}, {cell.family}, {cell.label}: {errors}, {result['seconds']:.0f} s", markup=False)
             progress.advance(bar)
+
+
+def measure_on_device(name, console):
+    """Add the instructions of a row on the emulated device to the results on the fronts of flash and operations."""
+    problem = Problem.load(name)
+    structures = structure_reader(problem, RESULTS)
+    results, _ = read(name)
+    chosen = [result for axis in ("flash_bytes", "c_operations") for result in front(results, axis)]
+    paths = {(cell.family, cell.label): path_of(name, cell) for cell in cells_of(name)}
+    for family, label in dict.fromkeys((result["family"], result["label"]) for result in chosen):
+        path = paths[family, label]
+        result = json.loads(path.read_text())
+        if "instructions" in result:
+            continue
+        model = fitted(problem, family, result["chosen"], structures, SEEDS[0])
+        program = with_input_dtype(effml.lower(model), "uint8")
+        rows = problem.X_test[:DEVICE_ROWS]
+        run = run_program(program, program.encode(rows), target=DEVICE)
+        assert (np.asarray(program.classes)[run.results[:, 0]] == model.predict(rows)).all()
+        result["instructions"] = round(float(run.counts.mean()))
+        path.write_text(json.dumps(result, indent=1))
+        console.print(f"{name}, {family}, {label}: {result['instructions']:,} instructions", markup=False)
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------
@@ -270,6 +300,7 @@ def main():
     parser.add_argument("--report", action="store_true", help="measure nothing, print what is there")
     parser.add_argument("--markdown", action="store_true", help="print the tables as markdown")
     parser.add_argument("--plot", action="store_true", help="draw docs/images/low_bit_*.png as well")
+    parser.add_argument("--device", action="store_true", help="count instructions of the fronts on an emulated device")
     options = parser.parse_args()
     unknown = sorted(set(options.names) - set(DATA_SETS))
     if unknown:
@@ -278,6 +309,8 @@ def main():
     with threadpool_limits(1):
         for name in [] if options.report else options.names:
             measure_all(name, console)
+        for name in options.names if options.device else []:
+            measure_on_device(name, console)
     for name in options.names:
         report(name, console, options.markdown)
         if options.plot and read(name)[0]:

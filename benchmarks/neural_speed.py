@@ -30,7 +30,7 @@ from effml.neural.optimizer import ClippedAdam
 from effml.neural.training import Rows, Schedule, train
 from effml.program import Buffer
 from effml.program.steps import PackedDense
-from effml.program.steps.neural import pack_signs
+from effml.program.steps.packing import pack_signs
 
 # rows, inputs, hidden, classes, batch, weight bits, batch norm, activation
 EPOCHS = [

@@ -15,6 +15,7 @@ _SUBMODULES = (
     "adapters",
     "bayes",
     "datasets",
+    "deep",
     "discretization",
     "export",
     "forests",
@@ -28,7 +29,8 @@ _SUBMODULES = (
 )
 _EXPORT_FUNCTIONS = ("check_export", "compile_c", "footprint", "lower", "quantize", "to_c")
 
-__all__ = [*_SUBMODULES, *_EXPORT_FUNCTIONS, "__version__"]
+# `from effml import *` must work without torch
+__all__ = [*(name for name in _SUBMODULES if name != "deep"), *_EXPORT_FUNCTIONS, "__version__"]
 
 
 def __getattr__(name):
@@ -43,4 +45,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted(__all__)
+    return sorted([*__all__, "deep"])

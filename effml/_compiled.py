@@ -103,8 +103,13 @@ class CompiledModel:
         from effml.export import final_of
 
         tolerance = self.program.outputs["value"].tolerance
-        if tolerance is None and is_layered(final_of(self.estimator)):
+        final = final_of(self.estimator)
+        if tolerance is None and is_layered(final):
             return rounding_bound(self.estimator, X)
+        if tolerance is None and hasattr(final, "export_module_"):
+            from effml.deep.lowering_bound import estimator_bound
+
+            return estimator_bound(self.estimator, X)
         return tolerance or 0.0
 
     def n_cast_changes(self, X) -> int:

@@ -80,6 +80,10 @@ _PREDICTORS = {
     "effml.adapters.quantized.QuantizedLinearRegressor": "effml.adapters.quantized:lower_quantized",
     "effml.bayes.classifiers.NaiveBayesClassifier": "effml.bayes.lowering:lower_classifier",
     "effml.bayes.classifiers.TANClassifier": "effml.bayes.lowering:lower_classifier",
+    "effml.deep.estimators.TorchClassifier": "effml.deep.lowering:lower_classifier",
+    "effml.deep.estimators.TorchRegressor": "effml.deep.lowering:lower_regressor",
+    "effml.deep.quantized.QuantizedTorchClassifier": "effml.adapters.quantized:lower_quantized",
+    "effml.deep.quantized.QuantizedTorchRegressor": "effml.adapters.quantized:lower_quantized",
     "effml.forests.classifiers.DecisionSnippetClassifier": "effml.forests.lowering:lower_classifier",
     "effml.forests.classifiers.SplittingStumpClassifier": "effml.forests.lowering:lower_classifier",
     "effml.forests.regressor.DecisionSnippetRegressor": "effml.forests.lowering:lower_regressor",
@@ -367,6 +371,8 @@ _FLOAT_NOTES = {
     "ItemsetSparseBayesRegressor": "which itemsets match is exact; float32 sums",
     "LocalizedMKLClassifier": "float32 in Python and C, the same numbers; behind a scaler near ties may differ",
     "LocalizedMKLRegressor": "float32 in Python and C, the same numbers; behind a scaler the last digits may differ",
+    "TorchClassifier": _LAYERED_NOTE,
+    "TorchRegressor": _LAYERED_NOTE,
 }
 
 
@@ -422,13 +428,15 @@ def _check(est, path, rows, *, final):
 def quantize(est, X_calib, *, weight_bits: int = 8, activation_bits: int = 8):
     """Return an estimator whose `predict` is an integer path, from a fitted linear model or network, or a Pipeline.
 
+    Torch estimators (:mod:`effml.deep`) as well: their weights that take few levels already are kept.
+
     Ranges of inputs and activations, and how weights are rounded, are chosen by squared errors on `X_calib`; a few
     hundred rows that look like those to come are enough.
 
     Parameters
     ----------
     est : fitted linear model or MLPClassifier / MLPRegressor of scikit-learn, or a Pipeline or search that ends in one
-        Before it: foldable transformers, see :func:`check_export`.
+        Or a TorchClassifier / TorchRegressor. Before it: foldable transformers, see :func:`check_export`.
     X_calib : array or DataFrame (n_rows, n_features)
         Rows that show the ranges of inputs and activations; no labels are needed. Of more than 5,000 rows, evenly
         spaced ones are taken.
@@ -438,8 +446,9 @@ def quantize(est, X_calib, *, weight_bits: int = 8, activation_bits: int = 8):
     Returns
     -------
     QuantizedLinearClassifier, QuantizedLinearRegressor, QuantizedNetworkClassifier or QuantizedNetworkRegressor
-        Fitted. A classifier's label takes integer steps alone where the calibration data are small non-negative
-        integers; else the one float operation is the scaling of the raw inputs.
+        Or QuantizedTorchClassifier, QuantizedTorchRegressor. Fitted. A classifier's label takes integer steps alone
+        where the calibration data are small non-negative integers; else the one float operation is the scaling of the
+        raw inputs.
 
     Raises
     ------
@@ -458,6 +467,9 @@ def quantize(est, X_calib, *, weight_bits: int = 8, activation_bits: int = 8):
     >>> bool(small.score(X, y) > 0.95)
     True
     """
-    from effml.adapters.quantized import quantize_layers
+    if hasattr(final_of(est), "export_module_"):
+        from effml.deep.quantized import quantize_estimator as quantized
+    else:
+        from effml.adapters.quantized import quantize_layers as quantized
 
-    return quantize_layers(_final(est), X_calib, weight_bits=weight_bits, activation_bits=activation_bits)
+    return quantized(_final(est), X_calib, weight_bits=weight_bits, activation_bits=activation_bits)

@@ -27,7 +27,8 @@ _STEPS += ("lookup.LookupSum", "outputs.ArgBest", "outputs.Gather", "outputs.Pos
 _STEPS += ("outputs.Softmax", "trees.TreeWalk", "neural.PackedDense", "neural.Requantise", "neural.Threshold")
 _STEPS += ("images.Conv", "images.PackedConv")
 _STEPS += ("elementwise.Exp", "elementwise.LogisticShares", "elementwise.LookupEach", "elementwise.MultiplyInput")
-_STEPS += ("elementwise.WeightedAdd",)
+_STEPS += ("elementwise.WeightedAdd", "combining.Clip", "combining.Combine", "loops.Loop", "pooling.Join")
+_STEPS += ("pooling.Pool", "recurrent.GatedSum", "recurrent.Normalise", "recurrent.Pieces")
 
 _QUANTIZED = ("LinearClassifier", "LinearRegressor", "NetworkClassifier", "NetworkRegressor")
 

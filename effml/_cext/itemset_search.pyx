@@ -5,6 +5,7 @@ is an itemset; its *candidates* are the items that its supersets may take. Symbo
 rho = Q^2 / S, the gain g(rho), the lower bounds (a), (b), (c) of S.
 """
 
+from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport prange, threadid
 from libc.math cimport INFINITY, fmax, fmin, log1p
 from libc.stdlib cimport calloc, free
@@ -18,6 +19,7 @@ COLUMN_PADDING = COUNT_B_PAD
 cdef double RELATIVE_SLACK = 1e-8  # of a bound, for the rounding of its sums
 cdef double ABSOLUTE_SLACK = 1e-12  # of a gain: equal ones are never cut, whatever the order of the search
 cdef double TINY = 1e-6  # v_i above this share of beta count as positive
+cdef int HEED = 16  # items, for each thread, whose supersets are searched before Ctrl-C is looked for again
 cdef double REDUNDANT = 1e-8  # S below this share of beta |O| is rounding noise
 
 fill_lanes()
@@ -456,7 +458,7 @@ cdef class ItemsetSearch:
         cdef Search* s = &self.search
         cdef Space space = make_space(s, n_best, n_threads)
         cdef Work* works = space.works
-        cdef int i, n_children
+        cdef int i, first, last, n_children
         self.threshold = -INFINITY
         with nogil:
             for i in range(start_size.shape[0]):
@@ -467,6 +469,9 @@ cdef class ItemsetSearch:
                 memcpy(works[i].bound, works[0].bound, n_children * sizeof(double))
                 works[i].lam[0] = works[0].lam[0]
                 works[i].threshold[0] = works[0].threshold[0]
-            for i in prange(n_children, num_threads=n_threads, schedule="dynamic", chunksize=1):
+        for first in range(0, n_children, HEED * n_threads):
+            last = min(first + HEED * n_threads, n_children)
+            for i in prange(first, last, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
                 visit_child(s, &works[threadid()], 0, i, n_children)
+            PyErr_CheckSignals()
         return space.collect()

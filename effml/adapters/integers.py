@@ -31,7 +31,7 @@ from effml.program.steps import (
     choose_layout,
 )
 
-__all__ = ["integer_program"]
+__all__ = ["Calibration", "add_level", "integer_program"]
 
 LARGEST_SUM = 2**29  # leaves room for a bias and a doubling within 32 bits
 LARGEST_BIAS = 2.0**28
@@ -48,7 +48,7 @@ ACTIVATIONS = {
 
 
 @dataclass(eq=False)
-class _Calibration:
+class Calibration:
     """A builder and what its buffers hold for the calibration rows."""
 
     builder: Builder
@@ -97,7 +97,7 @@ def integer_program(builder: Builder, frame, layers: Layers, rows, *, weight_bit
     source : str
         The estimator in words.
     """
-    made, layers = _Calibration(builder, {RAW: rows}), layers.collapsed()
+    made, layers = Calibration(builder, {RAW: rows}), layers.collapsed()
     inputs, target = _read_row(made, frame, layers, 2**activation_bits - 1)
     for number in range(1, layers.n_layers):
         inputs = _hidden(made, inputs, target, layers, number, weight_bits, activation_bits)
@@ -154,19 +154,19 @@ def _hidden(made, inputs, target, layers, number, weight_bits, activation_bits):
     weight = layers.weights[number]
     if layers.activation == "relu":
         step = activation_step(floats, np.maximum(target, 0), largest)
-        level = _add_level(made, sums, unit / step, bias / step, largest, bound)
+        level = add_level(made, sums, unit / step, bias / step, largest, bound)
         return _Inputs(level, step * weight, largest)
     low, high = float(target.min()), float(target.max())
     if layers.activation == "identity":
         step = max(high - low, 1e-30) / largest
-        level = _add_level(made, sums, unit / step, (bias - low) / step, largest, bound)
+        level = add_level(made, sums, unit / step, (bias - low) / step, largest, bound)
         return _Inputs(level, step * weight, largest)
     # beyond these sums the activation is flat: within half a step of 256 of its end
     reach = 6.3 if layers.activation == "logistic" else 3.2
     low, high = max(low, -reach), min(high, reach)
     high = max(high, low + 1e-3)
     step = (high - low) / (TABLE - 1)
-    level = _add_level(made, sums, unit / step, (bias - low) / step, TABLE - 1, bound)
+    level = add_level(made, sums, unit / step, (bias - low) / step, TABLE - 1, bound)
     values = ACTIVATIONS[layers.activation](low + step * np.arange(TABLE))
     height = (values[-1] - values[0]) / largest
     table = np.rint((values - values[0]) / height).astype(np.uint8)
@@ -274,8 +274,27 @@ def _add_sums(made, inputs, codes, n_bits, shift, more, bias):
     return made.add(WeightedAdd, "scores", "i32", n_out, inputs=tuple(parts), shifts=tuple(shifts), bias=bias)
 
 
-def _add_level(made, sums, factor, offset, largest, bound):
-    """Add ``round(factor * sum + offset)``, clipped to 0..largest, as an integer multiplication and a shift."""
+def add_level(made, sums, factor, offset, largest, bound, size=None):
+    """Add ``round(factor * sum + offset)``, clipped to 0..largest, as an integer multiplication and a shift.
+
+    Parameters
+    ----------
+    made : Calibration
+    sums : str
+        A buffer of integers, int32 or smaller.
+    factor, offset : float64 array (n,)
+    largest : int
+        At most 255.
+    bound : int array (n,)
+        Largest absolute value of each sum.
+    size : int, optional
+        Elements of the buffer, a multiple of n, for which n by n the numbers are the same; by default n.
+
+    Returns
+    -------
+    str
+        The buffer of the levels, u8.
+    """
     offset = offset + 0.5
     # sums beyond this are clipped anyway
     reach = np.minimum(bound, (largest + np.abs(offset)) / np.maximum(np.abs(factor), 1e-30))
@@ -292,7 +311,7 @@ def _add_level(made, sums, factor, offset, largest, bound):
         shift, factors, offsets = numbers(max(np.abs(factor).max(), np.abs(offset).max()))
     fields = {"factor": factors.astype(np.int32), "offset": offsets.astype(np.int32)}
     fields |= {"shift": shift, "largest": largest, "wide": is_wide}
-    return made.add(Requantise, "level", "u8", len(factor), inputs=(sums,), **fields)
+    return made.add(Requantise, "level", "u8", size or len(factor), inputs=(sums,), **fields)
 
 
 def _classes(made, inputs, target, layers, weight_bits):

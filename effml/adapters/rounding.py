@@ -13,7 +13,7 @@ from effml.program.buffers import RAW, Buffer
 from effml.program.frame import Column, Frame, LoweringError
 from effml.program.steps import Bin
 
-__all__ = ["rounding_bound"]
+__all__ = ["column_errors", "rounding_bound"]
 
 _UNIT = 2.0**-24  # largest relative rounding error of one float32 operation
 _SIGMOID = 8 * _UNIT  # absolute error of a logistic function in float32, ours and scipy's together
@@ -54,7 +54,7 @@ def rounding_bound(est, X) -> np.ndarray:
     if not is_layered(final):
         raise LoweringError(f"rounding_bound takes linear models and networks, got {type(final).__name__}")
     layers = read_layers(final)
-    value, size, error = _columns(frame, rows)
+    value, size, error = column_errors(frame, rows)
     for number, (weight, bias) in enumerate(zip(layers.weights, layers.biases, strict=True), start=1):
         absolute, n = np.abs(weight), len(weight)
         size = size @ absolute + np.abs(bias)
@@ -66,7 +66,7 @@ def rounding_bound(est, X) -> np.ndarray:
     return error
 
 
-def _columns(frame, rows):
+def column_errors(frame, rows):
     """Return the value of each column of the frame, the size of its parts, and a bound on its error, float64."""
     value, size, error = (np.zeros((len(rows), len(frame.columns))) for _ in range(3))
     for k, column in enumerate(frame.columns):

@@ -334,7 +334,10 @@ def fit_bags(matrix, y, categories, kappa, settings, n_bags, random_state, n_job
 
 
 def mixture(posteriors):
-    """Return the mean of several posteriors; its covariance is the mean of theirs plus that of their means."""
+    """Return the mean of several posteriors; its covariance is the mean of theirs plus that of their means.
+
+    Its trace is that of one that did not converge, if there is any, else of the first.
+    """
     keys = list(dict.fromkeys(key for one in posteriors for key in one.keys))
     where = {key: k for k, key in enumerate(keys)}
     coef, sigma = np.zeros((len(posteriors), len(keys))), np.zeros((len(keys), len(keys)))
@@ -343,13 +346,15 @@ def mixture(posteriors):
         coef[b, places] = one.coef
         sigma[np.ix_(places, places)] += one.sigma / len(posteriors)
     centred = coef - coef.mean(axis=0)
+    unfinished = (one for one in posteriors if one.trace is not None and not one.trace.converged)
+    told = next(unfinished, posteriors[0])
     return Posterior(
         keys=keys,
         coef=coef.mean(axis=0),
         sigma=sigma + centred.T @ centred / len(posteriors),
         intercept=float(np.mean([one.intercept for one in posteriors])),
         noise_variance=float(np.mean([one.noise_variance for one in posteriors])),
-        trace=posteriors[0].trace,
-        target_scale=posteriors[0].target_scale,
+        trace=told.trace,
+        target_scale=told.target_scale,
         n_nodes=sum(one.n_nodes for one in posteriors),
     )

@@ -164,8 +164,8 @@ class ItemsetSparseBayesRegressor(TransformerMixin, RegressorMixin, BaseEstimato
     prior_search_ : dict of lists
         What was compared when `kappa` or `inclusion_prior` was to be chosen.
     evidence_curve_, log_prior_curve_ : ndarrays of shape (n_iter_ + 1,)
-        Log evidence of y at the start and after each action, in nats; minus the prices of the terms. Of the first bag,
-        if there are several, as the next two.
+        Log evidence of y at the start and after each action, in nats; minus the prices of the terms. Of one
+        bag, if there are several, as the next two: of the first, or of the first that did not converge.
     actions_ : list of str, length n_iter_
         "add", "re-estimate", "delete" or "noise".
     n_iter_ : int

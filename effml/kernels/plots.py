@@ -48,10 +48,10 @@ def plot_gate(model, X, features=(0, 1), *, kernels=None, resolution=60, max_ker
 
 def _draw(model, rows, axes, weights, chosen, features, names):
     try:
-        from matplotlib.figure import Figure
+        import matplotlib.pyplot as plt
     except ImportError:
         raise ImportError('plots need matplotlib: pip install "effml[plot]"') from None
-    figure = Figure(figsize=(4 * min(3, len(chosen)) + 1, 3.4 * -(-len(chosen) // 3)), layout="constrained")
+    figure = plt.figure(figsize=(4 * min(3, len(chosen)) + 1, 3.4 * -(-len(chosen) // 3)), layout="constrained")
     panels = np.atleast_1d(figure.subplots(-(-len(chosen) // 3), min(3, len(chosen)))).ravel()
     points = _safe_indexing(rows, np.arange(0, len(rows), max(1, len(rows) // 300)))
     for panel, kernel in zip(panels, chosen, strict=False):

@@ -29,7 +29,7 @@ from effml.program.steps import (
     Softmax,
     Threshold,
 )
-from effml.program.steps.neural import n_words
+from effml.program.steps.packing import n_words
 
 __all__ = ["lower_classifier", "lower_regressor", "model_program"]
 

@@ -13,10 +13,11 @@ from effml import __version__
 from effml.program.buffers import INPUT_DTYPES, RAW
 from effml.program.code_bytes import STACK_BYTES, code_bytes
 from effml.program.cwriter import C_TYPES, CWriter, c_comment, c_string
+from effml.program.liveness import Slot, assign, declare
 from effml.program.passes import deployable
 from effml.program.program import Program
 
-__all__ = ["CSource", "arena", "generate_c", "write_files"]
+__all__ = ["CSource", "arena", "generate_c", "ram_bytes", "write_files"]
 
 
 @dataclass(frozen=True)
@@ -30,37 +31,15 @@ class CSource:
     functions: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Slot:
-    """Storage shared by buffers that are never alive together."""
-
-    buffers: list
-    nbytes: int
-
-
 def arena(program: Program, outside: frozenset[str] = frozenset()) -> list[Slot]:
     """Assign the buffers of a program to storage by liveness, largest first; `outside` names caller-owned buffers."""
-    last_use = {}
-    for position, step in enumerate(program.steps):
-        for name in step.inputs:
-            last_use[name] = position
-    for output in program.outputs.values():
-        last_use[output.buffer] = len(program.steps)
-    spans = []
-    for position, step in enumerate(program.steps):
-        if step.output.name not in outside:
-            spans.append((position, last_use.get(step.output.name, position), step.output))
-    slots: list[tuple[list, list]] = []
-    for span in sorted(spans, key=lambda s: -s[2].nbytes):
-        for members, taken in slots:
-            # alive from the step that writes it up to and including the last step that reads it
-            if all(span[1] < a or b < span[0] for a, b in taken):
-                members.append(span[2])
-                taken.append(span[:2])
-                break
-        else:
-            slots.append(([span[2]], [span[:2]]))
-    return [Slot(members, max(buffer.nbytes for buffer in members)) for members, _ in slots]
+    return assign(program.steps, (output.buffer for output in program.outputs.values()), outside)
+
+
+def ram_bytes(program: Program) -> int:
+    """Return the bytes of a program's buffers, those inside of its steps included."""
+    inside = max((step.scratch_bytes for step in program.steps), default=0)
+    return sum(slot.nbytes for slot in arena(program)) + inside
 
 
 def generate_c(program: Program, name: str = "model", *, outputs=("label",)) -> CSource:
@@ -98,19 +77,8 @@ def _function(c, program, output) -> str:
     buffer = program.buffers[target]
     returned = output == "label" or buffer.size == 1
     outside = frozenset() if returned else frozenset({target})
-    expressions = {RAW: "x"} | ({} if returned else {target: "out"})
-    declarations = []
-    for number, slot in enumerate(arena(program, outside)):
-        types = {}
-        for member in slot.buffers:
-            types[member.dtype] = max(types.get(member.dtype, 0), member.size)
-            shared = len({b.dtype for b in slot.buffers}) > 1
-            expressions[member.name] = f"b{number}.{member.dtype}" if shared else f"b{number}"
-        if len(types) > 1:
-            fields = " ".join(f"{C_TYPES[dtype]} {dtype}[{size}];" for dtype, size in types.items())
-            declarations.append(f"union {{ {fields} }} b{number};")
-        else:
-            declarations += [f"{C_TYPES[dtype]} b{number}[{size}];" for dtype, size in types.items()]
+    declarations, expressions = declare(arena(program, outside))
+    expressions |= {RAW: "x"} | ({} if returned else {target: "out"})
     lines = [f"{_signature(c, program, output)}", "{", *("    " + line for line in declarations)]
     c.buffers = program.buffers
     bodies = [step.emit_c(c, expressions.__getitem__) for step in program.steps]
@@ -185,7 +153,7 @@ def _header(c: CWriter, program: Program, outputs) -> str:
         f" * Flash: about {flash} bytes, {c.constant_bytes} of them constants (code estimated for gcc -Os).",
     ]
     for output in outputs:
-        ram = sum(slot.nbytes for slot in arena(deployable(program.with_outputs(output))))
+        ram = ram_bytes(deployable(program.with_outputs(output)))
         lines.append(f" * RAM of {output}: {ram} bytes of buffers, all on the stack, plus about {STACK_BYTES['host']}.")
     lines += [f" * Note: {c_comment(note, 400)}" for note in program.notes]
     lines += [" */", f"#ifndef {upper}_H", f"#define {upper}_H", "", "#include <stdint.h>", ""]

@@ -8,7 +8,7 @@ Constants are counted exactly, from the very arrays that the C generator emits; 
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from effml.program.cgen import arena, generate_c
+from effml.program.cgen import generate_c, ram_bytes
 from effml.program.code_bytes import STACK_BYTES, code_bytes
 from effml.program.passes import deployable
 from effml.program.program import Program
@@ -83,7 +83,7 @@ def footprint_of(program: Program, *, target: str = "host", outputs=None) -> Foo
         n_parameters=sum(cost.n_parameters for cost in costs),
         bits=sum(cost.bits for cost in costs),
         flash_bytes=constants + code,
-        ram_bytes=sum(slot.nbytes for slot in arena(ready)) + STACK_BYTES["host"],
+        ram_bytes=ram_bytes(ready) + STACK_BYTES["host"],
         operations=dict(sum((cost.operations for cost in costs), Counter())),
         constant_bytes=constants,
         code_bytes=code,

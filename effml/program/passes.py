@@ -5,9 +5,25 @@ import numpy as np
 from effml.program.buffers import RAW
 from effml.program.program import Program
 from effml.program.ranking import forests_on_integers, without_decided_splits
-from effml.program.steps import Bin, ForestWalk, Gather, ItemsetMatch, LookupSum, TreeWalk
+from effml.program.steps import (
+    Bin,
+    ForestWalk,
+    Gather,
+    ItemsetMatch,
+    LookupSum,
+    PackedConv,
+    Requantise,
+    TreeWalk,
+)
 
-__all__ = ["deployable", "drop_range_checks", "fold_leaves", "integer_threshold", "with_input_dtype"]
+__all__ = [
+    "deployable",
+    "drop_range_checks",
+    "fold_leaves",
+    "integer_threshold",
+    "requantise_at_once",
+    "with_input_dtype",
+]
 
 
 def deployable(program: Program) -> Program:
@@ -152,6 +168,25 @@ def fold_leaves(program: Program) -> Program:
         steps[read_by[0]] = _compact(folded)
         removed.add(position)
     return program.replace(steps=tuple(step for i, step in enumerate(steps) if i not in removed))
+
+
+def requantise_at_once(program: Program) -> Program:
+    """Let convolutions requantise each sum as they have it, so that the buffer of their sums is not needed."""
+    readers: dict[str, list] = {output.buffer: [None] for output in program.outputs.values()}
+    for step in program.steps:
+        for name in step.inputs:
+            readers.setdefault(name, []).append(step)
+    steps, merged = [], set()
+    for step in program.steps:
+        read_by = readers.get(step.output.name, [])
+        after = read_by[0] if len(read_by) == 1 else None
+        fits = isinstance(step, PackedConv) and step.requantise is None and isinstance(after, Requantise)
+        if fits and len(after.inputs) == 1 and len(after.offset) in (1, step.n_filters):
+            steps.append(step.replace(output=after.output, requantise=after))
+            merged.add(after.output.name)
+        elif step.output.name not in merged or not isinstance(step, Requantise):
+            steps.append(step)
+    return program.replace(steps=tuple(steps))
 
 
 def drop_range_checks(program: Program) -> Program:

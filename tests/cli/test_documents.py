@@ -8,8 +8,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/guide.md", "docs/bayes.md", "docs/itemsets.md", "docs/neural.md"])
+DOCUMENTS = ["README.md", "docs/guide.md", "docs/bayes.md", "docs/deep.md", "docs/itemsets.md", "docs/neural.md"]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_python_blocks_run(name, tmp_path, monkeypatch):
+    if name == "docs/deep.md":
+        pytest.importorskip("torch", reason='the torch bridge needs pip install "effml[torch]"')
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(
         r"^```python\n(.*?)^```", (ROOT / name).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE

@@ -1,5 +1,6 @@
 """Random programs that between them hold every step, layout and input type."""
 
+from common.random_deep import deep_programs
 from common.random_elementwise import elementwise_program
 from common.random_itemsets import itemset_program
 from common.random_kernels import kernel_program
@@ -15,7 +16,9 @@ def covering(rng):
     programs = list(all_kinds(rng))
     chosen, seen = [], set()
     for k in rng.permutation(len(programs)):
-        held = {(step.kind, getattr(step, "layout", "")) for step in programs[k].steps}
+        held = {
+            (step.kind, getattr(step, "layout", "")) for outer in programs[k].steps for step in (outer, *outer.inner)
+        }
         if held - seen:
             chosen.append(programs[k])
             seen |= held
@@ -47,3 +50,4 @@ def all_kinds(rng):
         yield float_images_program(rng, dtype=dtype, n_out=3, image_shape=(5, 4, 2))
         yield elementwise_program(rng, dtype=dtype, n_columns=6, n_out=3, n_bits=4)
         yield elementwise_program(rng, dtype=dtype, n_columns=6, n_out=4, n_bits=8, n_entries=20, link=LogisticShares)
+        yield from deep_programs(rng, dtype)

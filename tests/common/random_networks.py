@@ -19,7 +19,7 @@ from effml.program.steps import (
     Softmax,
     Threshold,
 )
-from effml.program.steps.neural import n_words
+from effml.program.steps.packing import n_words
 
 
 def codes_of(rng, n_in, n_out, n_bits):

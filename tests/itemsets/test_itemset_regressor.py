@@ -318,6 +318,13 @@ def test_convergence_warning():
         ItemsetSparseBayesRegressor(max_iter=3).fit(X, y)
 
 
+def test_one_bag_that_did_not_converge_is_told():
+    X, y = load_diabetes(return_X_y=True)  # the first of these bags takes 35 actions, another more than 60
+    with pytest.warns(ConvergenceWarning, match="max_iter=60"):
+        model = ItemsetSparseBayesRegressor(n_bags=4, max_iter=60, random_state=0).fit(X, y)
+    assert model.n_iter_ == 60
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [

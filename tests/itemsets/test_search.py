@@ -1,5 +1,6 @@
 """The search returns the best itemset of all, and every bound holds."""
 
+import signal
 from dataclasses import replace
 from itertools import combinations
 from math import comb
@@ -407,3 +408,28 @@ def test_penalty_is_log_binomial_and_never_falls(n_items, max_order):
     assert (np.diff(penalty) >= 0).all()
     for k in range(2, min(max_order, n_items // 2) + 1):
         assert penalty[k] == pytest.approx(0.5 * np.log(comb(n_items, k) / n_items))
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this system")
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_a_search_heeds_signals_and_begins_anew(n_threads):
+    class Alarm(Exception):
+        pass
+
+    def ring(number, frame):
+        raise Alarm
+
+    rng = np.random.default_rng(0)
+    items, t = Items(rng.random((600, 120)) < 0.5), rng.standard_normal(600)
+    nothing = {"active": np.empty((600, 0), bool), "covariance": np.empty((0, 0)), "alpha": np.empty(0)}
+    problem = Problem(items=items, u=t, beta=1.0, **nothing, max_order=3, min_support=5, penalty=np.zeros(4))
+    undisturbed = find_best(problem, n_threads=n_threads)
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        with pytest.raises(Alarm):
+            find_best(problem, n_threads=n_threads)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert find_best(problem, n_threads=n_threads) == undisturbed

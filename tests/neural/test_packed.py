@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 from effml.program import Buffer
 from effml.program.buffers import DTYPES
 from effml.program.steps import PackedDense, QuantizeInput, Requantise, Threshold
-from effml.program.steps.neural import pack_codes
+from effml.program.steps.packing import pack_codes
 
 LEVEL_NUMBERS = range(len(LEVELS))
 

@@ -197,7 +197,8 @@ def test_a_thousand_classes_and_three_hundred_features():
 
 def test_every_step_is_covered_here():
     rng = np.random.default_rng(0)
-    assert {step.kind for program in all_kinds(rng) for step in program.steps} == set(STEP_TYPES)
+    steps = [step for program in all_kinds(rng) for step in program.steps]
+    assert {step.kind for outer in steps for step in (outer, *outer.inner)} == set(STEP_TYPES)
 
 
 def test_sanitizers_find_nothing():

@@ -90,7 +90,7 @@ class LiveWeights(Step):
             "unsigned k;",
             *(["float total = 0.0f;"] if self.normalize else []),
             f"for (k = 0; k < {n}u; k++) {{",
-            f"    {out}[k] = {x}[k] < {float(np.float32(self.smallest)):.9g}f ? 0.0f : {x}[k];",
+            f"    {out}[k] = {x}[k] < {float(np.float32(self.smallest)):.8e}f ? 0.0f : {x}[k];",
             *([f"    total += {out}[k];"] if self.normalize else []),
             "}",
         ]

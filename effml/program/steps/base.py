@@ -82,6 +82,16 @@ class Step(ABC):
         """Exclusive bound on each output element, shape (output.size,), or None when nothing is known."""
         return None
 
+    @property
+    def scratch_bytes(self) -> int:
+        """Bytes of buffers inside of the step, beside its output."""
+        return 0
+
+    @property
+    def inner(self) -> tuple["Step", ...]:
+        """Steps that are part of this one."""
+        return ()
+
     def replace(self, **changes) -> "Step":
         return dataclasses.replace(self, **changes)
 

@@ -11,6 +11,7 @@ from effml._cext.bin_edges import bin_edges
 from effml.program.buffers import DTYPES, smallest_unsigned
 from effml.program.cwriter import C_TYPES, block, indent, key_of_float32, narrowest, turns
 from effml.program.steps.base import Cost, Step
+from effml.program.steps.packing import emit_count
 
 __all__ = ["Bin", "as_keys", "emit_key", "ranges"]
 
@@ -233,24 +234,6 @@ def _search_of(part) -> str:
     if not by_value:
         return "linear" if len(cuts) <= MAX_LINEAR_CUTS else "bisect"
     return "index" if np.array_equal(cuts, np.arange(len(cuts))) else "match"
-
-
-def emit_count(c) -> str:
-    """Add the C helper that counts the bits of a word and return its name."""
-    return c.helper(
-        "count_bits",
-        """/* number of bits set */
-static uint32_t {name}(uint32_t v)
-{
-#if defined(__GNUC__) && defined(__POPCNT__)
-    return (uint32_t)__builtin_popcountl(v);
-#else
-    v -= (v >> 1) & 0x55555555u;
-    v = (v & 0x33333333u) + ((v >> 2) & 0x33333333u);
-    return (((v + (v >> 4)) & 0x0f0f0f0fu) * 0x01010101u) >> 24;
-#endif
-}""",
-    )
 
 
 _BY_EDGE = ("linear", "bisect", "constant")

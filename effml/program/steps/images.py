@@ -1,4 +1,7 @@
-"""3x3 convolution with its pooling: of integer images with weights of 1 to 8 bits, or in float32."""
+"""Convolution, and the largest sum of each 2x2 window: of integer images with weights of 1 to 8 bits, or in float32.
+
+Images are (height, width, channels), filters any kernel, stride, padding with zeros, dilation and number of groups.
+"""
 
 from collections import Counter
 from dataclasses import dataclass, fields
@@ -11,7 +14,8 @@ from effml._cext.kernel_rows import ordered_product
 from effml.program.buffers import Buffer
 from effml.program.cwriter import block, indent
 from effml.program.steps.base import Cost, Step
-from effml.program.steps.neural import PackedDense, code_shape, emit_codes
+from effml.program.steps.neural import PackedDense, Requantise
+from effml.program.steps.packing import code_shape, emit_codes, emit_level
 
 __all__ = ["Conv", "PackedConv", "conv_taps", "pooled"]
 
@@ -31,104 +35,208 @@ def pooled(side: int) -> int:
 
 
 def conv_taps(height: int, width: int):
-    """Yield tap number, pixels that have this neighbour and these neighbours, as (rows, columns) of slices."""
+    """Yield tap number, pixels that have this neighbour of 3x3 and these neighbours, as (rows, columns) of slices."""
     for tap in range(9):
-        pixels, neighbours = [], []
-        for shift, side in ((tap // 3 - 1, height), (tap % 3 - 1, width)):
-            pixels.append(slice(max(0, -shift), side - max(0, shift)))
-            neighbours.append(slice(max(0, shift), side - max(0, -shift)))
-        yield tap, tuple(pixels), tuple(neighbours)
+        held = [_reach(side, side, shift, 1) for side, shift in ((height, tap // 3 - 1), (width, tap % 3 - 1))]
+        yield tap, tuple(pixels for pixels, _ in held), tuple(neighbours for _, neighbours in held)
+
+
+def _reach(side, n_out, shift, stride):
+    """Return the places of an output that have the neighbour ``stride * place + shift``, and these neighbours."""
+    first = max(0, -(shift // stride))
+    last = max(first, min(n_out, -((shift - side) // stride)))
+    start = stride * first + shift
+    return slice(first, last), slice(start, start + stride * (last - first), stride)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class _Convolution(Step):
-    """What both convolutions share: the walk over windows, pixels and neighbours."""
+    """What both convolutions share: the walk over windows, pixels and neighbours.
+
+    Attributes
+    ----------
+    image_shape : (height, width, channels)
+        Of the input.
+    kernel, stride, dilation : (int, int)
+        Along rows and columns.
+    padding : (top, left, bottom, right)
+        Zeros around the image.
+    groups : int
+        Filters and channels fall into as many parts; the filters of a part read its channels only.
+    pool : {1, 2}
+        2: of each 2x2 window of sums the largest is kept; sides of 1 stay.
+    """
 
     image_shape: tuple
+    kernel: tuple = (3, 3)
+    stride: tuple = (1, 1)
+    padding: tuple = (1, 1, 1, 1)
+    dilation: tuple = (1, 1)
+    groups: int = 1
+    pool: int = 2
 
     @property
     def n_filters(self) -> int:
         raise NotImplementedError
 
     @property
+    def n_taps(self) -> int:
+        return self.kernel[0] * self.kernel[1]
+
+    @property
+    def sums_shape(self) -> tuple:
+        """Height and width of the sums, before pooling."""
+        sides = []
+        for axis in (0, 1):
+            reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1
+            padded = self.image_shape[axis] + self.padding[axis] + self.padding[axis + 2]
+            sides.append((padded - reach) // self.stride[axis] + 1)
+        return tuple(sides)
+
+    @property
     def out_shape(self) -> tuple:
         """Height, width and channels of the output."""
-        height, width, _ = self.image_shape
+        height, width = self.sums_shape
+        if self.pool == 1:
+            return height, width, self.n_filters
         return pooled(height), pooled(width), self.n_filters
 
+    def _taps(self):
+        """Yield tap number, sums that have this neighbour and these neighbours, as (rows, columns) of slices."""
+        for tap in range(self.n_taps):
+            held = []
+            for axis, place in ((0, tap // self.kernel[1]), (1, tap % self.kernel[1])):
+                shift = place * self.dilation[axis] - self.padding[axis]
+                held.append(_reach(self.image_shape[axis], self.sums_shape[axis], shift, self.stride[axis]))
+            yield tap, tuple(sums for sums, _ in held), tuple(neighbours for _, neighbours in held)
+
     def _in_parts(self, x, border, product):
-        """Return the largest of the sums of each window; `product` maps neighbourhoods (n, 9 C) to sums (n, n_out)."""
+        """Return the sums, pooled; ``product(rows, group)`` maps neighbourhoods (n, taps * C / groups) to sums."""
         height, width, channels = self.image_shape
+        rows, columns = self.sums_shape
         images, parts = x.reshape(len(x), height, width, channels), []
-        at_once = max(1, _PATCH_BYTES // (height * width * 9 * channels * x.dtype.itemsize))
-        rows = np.full((min(at_once, len(x)), height, width, 9, channels), border, dtype=x.dtype)
+        at_once = max(1, _PATCH_BYTES // (rows * columns * self.n_taps * channels * x.dtype.itemsize))
+        held_rows = np.full((min(at_once, len(x)), rows, columns, self.n_taps, channels), border, dtype=x.dtype)
         for start in range(0, max(len(x), 1), at_once):
             part = images[start : start + at_once]
-            held = rows[: len(part)]
-            for tap, pixels, neighbours in conv_taps(height, width):
-                held[:, *pixels, tap] = part[:, *neighbours]
-            sums = product(held.reshape(-1, 9 * channels))
-            parts.append(_largest(sums.reshape(len(part), height, width, self.n_filters)))
+            held = held_rows[: len(part)]
+            for tap, sums, neighbours in self._taps():
+                held[:, *sums, tap] = part[:, *neighbours]
+            out = self._products(held, product).reshape(len(part), rows, columns, self.n_filters)
+            parts.append(_largest(out) if self.pool == 2 else out)
         return np.concatenate(parts).reshape(len(x), -1)
 
-    def _operations(self):
-        height, width, channels = self.image_shape
-        products = height * width * 9 * channels * self.n_filters
-        return Counter(multiply=products, add=products, compare=height * width * self.n_filters)
+    def _products(self, held, product):
+        """Return the sums (n, n_filters) of neighbourhoods (..., taps, channels), one group after the other."""
+        channels = self.image_shape[2]
+        if self.groups == 1:
+            return product(held.reshape(-1, self.n_taps * channels), 0)
+        own = channels // self.groups
+        sums = []
+        for group in range(self.groups):
+            rows = held[..., group * own : (group + 1) * own].reshape(-1, self.n_taps * own)
+            sums.append(product(np.ascontiguousarray(rows), group))
+        return np.concatenate(sums, axis=1)
 
-    def _emit_windows(self, ref, cell, head, neighbour, outside, total):
-        """Return the C of all windows; `neighbour` is done for each channel `c` of a pixel, `outside` beyond it."""
-        height, width, channels = self.image_shape
+    def _operations(self):
+        rows, columns = self.sums_shape
+        products = rows * columns * self.n_taps * (self.image_shape[2] // self.groups) * self.n_filters
+        compares = rows * columns * self.n_filters if self.pool == 2 else 0
+        return Counter(multiply=products, add=products, compare=compares)
+
+    def _emit_windows(
+        self, ref, cell, head, neighbour, outside, total, store=lambda target, sum: [f"{target} = {sum};"]
+    ):
+        """Return the C of all sums; `neighbour` is done for each channel `c` of a pixel, `outside` beyond the border.
+
+        In `neighbour` a value of the image is ``{x}``; ``store(target, sum)`` gives the lines that keep a sum.
+        """
         rows, columns, n_out = self.out_shape
-        steps = [2 if side > 1 else 1 for side in (height, width)]
-        taps = [
-            f"const unsigned row = {steps[0]}u * i + window / {steps[1]}u + down;",
-            f"const unsigned column = {steps[1]}u * j + window % {steps[1]}u + right;",
-            f"if (row > 0u && row <= {height}u && column > 0u && column <= {width}u) {{",
-            f"    const uint32_t pixel = (uint32_t)(row - 1u) * {width}u + (column - 1u);",
-            f"    for (c = 0; c < {channels}u; c++) {{",
-            *indent(indent(neighbour)),
-            "    }",
-            *(["} else {", *indent(outside)] if outside else []),
-            "}",
-        ]
-        taps = ["for (right = 0; right < 3u; right++) {", *indent(taps), "}"]
-        window = [*head, "for (down = 0; down < 3u; down++) {", *indent(taps), "}", *total]
-        window += ["if (window == 0u || total > best) {", "    best = total;", "}"]
+        channels, own = self.image_shape[2], self.image_shape[2] // self.groups
+        first, declare, advance = self._emit_group(own)
+        value = f"{ref(self.inputs[0])}[pixel * {channels}u + {first}c]"
+        tap = self._emit_tap(own, [line.replace("{x}", value) for line in neighbour], outside)
+        tap = [f"for (right = 0; right < {self.kernel[1]}u; right++) {{", *indent(tap), "}"]
+        body = [*head, f"for (down = 0; down < {self.kernel[0]}u; down++) {{", *indent(tap), "}", *total]
+        target = f"{ref(self.output.name)}[((uint32_t)i * {columns}u + j) * {n_out}u + k]"
+        if self.pool == 1:
+            inner = [*body, *store(target, "total")]
+        else:
+            body += ["if (window == 0u || total > best) {", "    best = total;", "}"]
+            steps = self._pool_steps()
+            inner = [f"{cell} best = 0;", f"for (window = 0; window < {steps[0] * steps[1]}u; window++) {{"]
+            inner += [*indent(body), "}", *store(target, "best")]
         return block(
             [
-                "unsigned i, j, k, window, down, right, c;",
+                f"unsigned i, j, k, {'window, ' if self.pool == 2 else ''}down, right, c;",
                 f"for (i = 0; i < {rows}u; i++) {{",
                 f"    for (j = 0; j < {columns}u; j++) {{",
+                *indent(indent(declare)),
                 f"        for (k = 0; k < {n_out}u; k++) {{",
-                f"            {cell} best = 0;",
-                f"            for (window = 0; window < {steps[0] * steps[1]}u; window++) {{",
-                *indent(indent(indent(indent(window)))),
-                "            }",
-                f"            {ref(self.output.name)}[((uint32_t)i * {columns}u + j) * {n_out}u + k] = best;",
+                *indent(indent(indent([*inner, *advance]))),
                 "        }",
                 "    }",
                 "}",
             ]
         )
 
+    def _emit_group(self, own):
+        """Return the C of the first channel of k's group, what declares it and what moves it on: no division."""
+        members = self.n_filters // self.groups
+        if self.groups == 1:
+            return "", [], []
+        if members == 1:
+            return f"k * {own}u + ", [], []
+        advance = [f"if (++member == {members}u) {{", "    member = 0u;", f"    first += {own}u;", "}"]
+        return "first + ", ["unsigned first = 0u, member = 0u;"], advance
+
+    def _pool_steps(self):
+        return [2 if side > 1 else 1 for side in self.sums_shape]
+
+    def _emit_tap(self, own, neighbour, outside):
+        """Return the C of one tap: where its pixel lies, and what is done with the pixel's channels."""
+        height, width, _ = self.image_shape
+        steps = self._pool_steps()
+        windows = ["", ""] if self.pool == 1 else [f" + window / {steps[1]}u", f" + window % {steps[1]}u"]
+        place = []
+        for axis, (name, count, tap) in enumerate((("row", "i", "down"), ("column", "j", "right"))):
+            sums = f"{steps[axis]}u * {count}{windows[axis]}" if self.pool == 2 else count
+            stride, dilation = self.stride[axis], self.dilation[axis]
+            sums = f"{stride}u * ({sums})" if stride > 1 else sums
+            shift = f"{dilation}u * {tap}" if dilation > 1 else tap
+            place.append(f"const unsigned {name} = {sums} + {shift};")
+        top, left = self.padding[:2]
+        pixel = f"const uint32_t pixel = (uint32_t)(row - {top}u) * {width}u + (column - {left}u);"
+        channels = [f"for (c = 0; c < {own}u; c++) {{", *indent(neighbour), "}"]
+        if not any(self.padding):
+            return [*place, pixel, *channels]
+        inside = f"row >= {top}u && row < {height + top}u && column >= {left}u && column < {width + left}u"
+        inside = inside.replace("row >= 0u && ", "").replace("column >= 0u && ", "")
+        lines = [*place, f"if ({inside}) {{", *indent([pixel, *channels]), "}"]
+        return [*lines[:-1], "} else {", *indent(outside), "}"] if outside else lines
+
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class PackedConv(_Convolution):
-    """3x3 convolution and the largest sum of each 2x2 window, int32; a border of zeros, sides of 1 not pooled.
+    """Convolution, int32, and by default (3x3, a border of zeros) the largest sum of each 2x2 window.
 
-    ``sum[y, x, k] = sum_(t, c) (in[y + t / 3 - 1, x + t % 3 - 1, c] - zero_point) * (2 codes[t C + c, k] - top)``
+    ``sum[y, x, k] = sum_(t, c) (in[y', x', c] - zero_point) * weight[t C + c, k]``, (y', x') the pixel of tap t and
+    ``weight = 2 codes - top``, or ``levels[k, codes]`` where levels are given; with groups c runs over those of k's.
 
-    What follows must not fall with the sum, then pooling first gives the same and needs a quarter of the memory.
+    What follows pooled sums must not fall with the sum, then pooling first gives the same and needs a quarter of the
+    memory.
 
     Attributes
     ----------
-    image_shape : (height, width, channels)
-        Of the input, a row of integers (u8, i8, i16) in this order.
-    codes : uint8 array (9 * channels, n_out)
+    image_shape, kernel, stride, padding, dilation, groups, pool
+        As in :class:`_Convolution`; the image is a row of integers (u8, i8, i16).
+    codes : uint8 array (n_taps * channels / groups, n_out)
     n_bits : int
         1 to 8.
     zero_point : int
+    levels : int16 array (1 or n_out, 2^n_bits), or None
+    requantise : Requantise or None
+        What each sum becomes before it is kept, with numbers of each filter; the sums then need no memory.
     """
 
     kind: ClassVar[str] = "packed_conv"
@@ -136,30 +244,41 @@ class PackedConv(_Convolution):
     codes: np.ndarray
     n_bits: int
     zero_point: int = 0
+    levels: np.ndarray | None = None
+    requantise: Requantise | None = None
 
     @property
     def n_filters(self):
         return self.codes.shape[1]
 
     def run(self, x):
-        return self._in_parts(x, self.zero_point, self._dense.run)
+        sums = self._in_parts(x, self.zero_point, lambda rows, group: self._dense[group].run(rows))
+        return sums if self.requantise is None else self.requantise.run(sums)
 
     def __getstate__(self):
         return {field.name: getattr(self, field.name) for field in fields(self)}  # without `_dense`
 
     @cached_property
     def _dense(self):
-        """The product of one neighbourhood with the weights."""
-        none = np.empty(0, dtype=np.int32)
-        given = {"codes": self.codes, "n_bits": self.n_bits, "bias": none, "zero_point": self.zero_point}
-        return PackedDense(inputs=("patch",), output=Buffer("sum", "i32", self.n_filters), **given)
+        """The products of one neighbourhood with the weights of each group."""
+        none, n = np.empty(0, dtype=np.int32), self.n_filters // self.groups
+        made = []
+        for group in range(self.groups):
+            part = slice(group * n, (group + 1) * n)
+            levels = self.levels if self.levels is None or len(self.levels) == 1 else self.levels[part]
+            fields = {"n_bits": self.n_bits, "bias": none, "zero_point": self.zero_point, "levels": levels}
+            codes = np.ascontiguousarray(self.codes[:, part])
+            made.append(PackedDense(inputs=("patch",), output=Buffer("sum", "i32", n), codes=codes, **fields))
+        return made
 
     def cost(self):
+        n_levels = 0 if self.levels is None else self.levels.size
+        after = Cost() if self.requantise is None else self.requantise.cost()
         return Cost(
-            n_parameters=self.codes.size,
-            bits=self.codes.size * self.n_bits,
-            operations=self._operations(),
-            variants=(code_shape(self.n_bits),),
+            n_parameters=self.codes.size + after.n_parameters,
+            bits=self.codes.size * self.n_bits + 16 * n_levels + after.bits,
+            operations=self._operations() + after.operations,
+            variants=conv_variants(self, code_shape(self.n_bits), self.levels is not None),
         )
 
     def describe(self):
@@ -167,35 +286,45 @@ class PackedConv(_Convolution):
         return f"{height} x {width} x {channels} image, {self.n_filters} filters of {self.n_bits} bits"
 
     def emit_c(self, c, ref):
-        channels = self.image_shape[2]
+        own = self.image_shape[2] // self.groups
         code, step = emit_codes(c, f"{self.output.name}_weights", self.codes, self.n_bits)
         minus = f" - {self.zero_point}" if self.zero_point else ""
+        weight, head = code, []
+        if self.levels is not None:
+            weight = emit_level(c, self.output.name, self.levels, code)
+        else:
+            head = ["all = 0u"]
+        total = f"2u * sum - {2**self.n_bits - 1}u * all" if self.levels is None else "sum"
+        count = ["all += (uint32_t)v;"] if self.levels is None else []
+        start = f"uint32_t at = (uint32_t)k * {self.n_taps * own * step}u"
         return self._emit_windows(
             ref,
             "int32_t",
-            [f"uint32_t at = (uint32_t)k * {9 * channels * step}u, sum = 0u, all = 0u;", "int32_t total;"],
+            [", ".join([start, "sum = 0u", *head]) + ";", "int32_t total;"],
             [
-                f"const int32_t v = {ref(self.inputs[0])}[pixel * {channels}u + c]{minus};",
-                "all += (uint32_t)v;",
-                f"sum += (uint32_t)v * {code};",
+                f"const int32_t v = {{x}}{minus};",
+                *count,
+                f"sum += (uint32_t)v * {weight};",
                 f"at += {step}u;",
             ],
-            [f"at += {channels * step}u;"],
-            [f"total = (int32_t)(2u * sum - {2**self.n_bits - 1}u * all);"],
+            [f"at += {own * step}u;"],
+            [f"total = (int32_t)({total});"],
+            *([] if self.requantise is None else [lambda target, sum: self.requantise.emit_kept(c, target, sum)]),
         )
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Conv(_Convolution):
-    """3x3 convolution in float32 and the largest sum of each 2x2 window; see :class:`PackedConv`.
+    """Convolution in float32 and the largest sum of each 2x2 window; see :class:`PackedConv`.
 
     A sum starts from the bias and adds the neighbours from the upper left on; of a window in which a sum is NaN, the
     first sum stays unless a later one is larger.
 
     Attributes
     ----------
-    image_shape : (height, width, channels)
-    weight : float32 array (9 * channels, n_out)
+    image_shape, kernel, stride, padding, dilation, groups, pool
+        As in :class:`_Convolution`.
+    weight : float32 array (n_taps * channels / groups, n_out)
     bias : float32 array (n_out,)
     """
 
@@ -211,15 +340,19 @@ class Conv(_Convolution):
     def run(self, x):
         return self._in_parts(x, 0, self._sums)
 
-    def _sums(self, rows):
-        out = np.repeat(self.bias[None], len(rows), axis=0)
+    def _sums(self, rows, group):
+        n = self.n_filters // self.groups
+        part = slice(group * n, (group + 1) * n)
+        out = np.repeat(self.bias[None, part], len(rows), axis=0)
         with np.errstate(invalid="ignore", over="ignore"):
-            ordered_product(np.ascontiguousarray(rows, dtype=np.float32), np.ascontiguousarray(self.weight), out)
+            weight = np.ascontiguousarray(self.weight[:, part])
+            ordered_product(np.ascontiguousarray(rows, dtype=np.float32), weight, out)
         return out
 
     def cost(self):
         n = self.weight.size + self.bias.size
-        return Cost(n_parameters=n, bits=32 * n, operations=self._operations())
+        variants = conv_variants(self, "", False)
+        return Cost(n_parameters=n, bits=32 * n, operations=self._operations(), variants=variants)
 
     def describe(self):
         height, width, channels = self.image_shape
@@ -227,18 +360,25 @@ class Conv(_Convolution):
 
     def emit_c(self, c, ref):
         c.uses_float = True
-        channels, n_out = self.image_shape[2], self.n_filters
+        own, n_out = self.image_shape[2] // self.groups, self.n_filters
+        tap = f"(({self.kernel[1]}u * (uint32_t)down + right) * {own}u + c) * {n_out}u + k"
         weight = c.constant(f"{self.output.name}_weight", self.weight, "f32")
         bias = c.constant(f"{self.output.name}_bias", self.bias, "f32")
-        value = f"(float){ref(self.inputs[0])}[pixel * {channels}u + c]"
         return self._emit_windows(
             ref,
             "float",
             [f"float total = {bias}[k];"],
-            [f"total += {value} * {weight}[((3u * (uint32_t)down + right) * {channels}u + c) * {n_out}u + k];"],
+            [f"total += (float){{x}} * {weight}[{tap}];"],
             [],
             [],
         )
+
+
+def conv_variants(step, shape, has_levels) -> tuple[str, ...]:
+    """Return the code shapes of a convolution: how weights lie, then what differs from 3x3, padded and pooled."""
+    parts = ("levels", has_levels), ("groups", step.groups > 1), ("requantise", getattr(step, "requantise", None))
+    more = [name for name, holds in parts if holds]
+    return shape if step.pool == 2 else f"{shape}_unpooled".strip("_"), *more
 
 
 def _largest(sums):

@@ -123,12 +123,18 @@ class Affine(Step):
         n, tag = self.output.size, self.output.name
         source = f"{ref(self.inputs[0])}[{'0' if self.broadcast else 'k'}]"
         scale, offset = (
-            f"{c.constant(f'{tag}_{hint}', values[:1] if (values == values[0]).all() else values, 'f32')}"
-            + ("[0]" if (values == values[0]).all() else "[k]")
+            _one_or_each(c, f"{tag}_{hint}", values, "k")
             for hint, values in (("scale", self.scale), ("offset", self.offset))
         )
         line = f"{ref(tag)}[k] = (float){source} * {scale} + {offset};"
         return block(["unsigned k;", f"for (k = 0; k < {n}u; k++) {{", f"    {line}", "}"])
+
+
+def _one_or_each(c, hint, values, index="j"):
+    """Return C for an element of float32 values: the only one, where all are equal."""
+    if (values == values[0]).all():
+        return f"{c.constant(hint, values[:1], 'f32')}[0]"
+    return f"{c.constant(hint, values, 'f32')}[{index}]"
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -166,7 +172,8 @@ class QuantizeInput(Step):
         if self.is_identity:
             return Cost(operations=Counter(compare=2 * n), variants=("identity",))
         operations = Counter(multiply=n, add=n, compare=2 * n)
-        return Cost(n_parameters=2 * n, bits=64 * n, operations=operations, variants=("float",))
+        learned = sum(1 if (values == values[0]).all() else n for values in (self.scale, self.offset))
+        return Cost(n_parameters=learned, bits=32 * learned, operations=operations, variants=("float",))
 
     def emit_c(self, c, ref):
         n, tag = self.output.size, self.output.name
@@ -185,9 +192,11 @@ class QuantizeInput(Step):
             if self.is_identity:
                 lines = [f"const float v = (float){raw} * 1.0f + 0.0f;"]
             else:
-                scale = c.constant(f"{tag}_scale", self.scale, "f32")
-                offset = c.constant(f"{tag}_offset", self.offset, "f32")
-                lines = [f"const float v = (float){raw} * {scale}[j] + {offset}[j];"]
+                scale, offset = (
+                    _one_or_each(c, f"{tag}_{hint}", values)
+                    for hint, values in (("scale", self.scale), ("offset", self.offset))
+                )
+                lines = [f"const float v = (float){raw} * {scale} + {offset};"]
             clipped = f"v > {self.largest}.0f ? {self.largest} : ({cell})v"
             lines.append(f"{target} = ({cell})(v >= 0.0f ? ({clipped}) : 0);")
         return block(["unsigned j;", f"for (j = 0; j < {n}u; j++) {{", *["    " + line for line in lines], "}"])

@@ -12,55 +12,28 @@ from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from effml._cext.packed import BitsProduct, best_level, bytes_product, max_threads, shorts_product
 from effml.program.buffers import DTYPES
 from effml.program.cwriter import C_TYPES, block, indent, turns
 from effml.program.steps.base import Cost, Step
-from effml.program.steps.binning import emit_count
+from effml.program.steps.packing import (
+    code_shape,
+    emit_codes,
+    emit_count,
+    emit_level,
+    pack_codes,
+    pack_signs,
+    weights_of,
+)
 
-__all__ = ["PackedDense", "Requantise", "Threshold", "n_words", "pack_codes", "pack_signs"]
+__all__ = ["PackedDense", "Requantise", "Threshold", "clipped"]
 
 _MOST_PRODUCTS, _MOST_SIGNS = 1 << 22, 1 << 27  # that one thread works at
 _BEST_LEVEL = best_level()
 _BIG_ENDIAN = sys.byteorder == "big"
 _VNNI = 3  # level of the byte product; below it, bytes are read as shorts
-
-
-def n_words(n: int, dtype: str) -> int:
-    """Return how many words of a buffer type hold n signs."""
-    return -(-n // (8 * DTYPES[dtype].itemsize))
-
-
-def pack_signs(positive: np.ndarray, dtype: str) -> np.ndarray:
-    """Return words (n_rows, n_words) of a bool array (n_rows, n), the first sign in the lowest bit.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from effml.program.steps.neural import pack_signs
-    >>> pack_signs(np.array([[True, False, True, True]]), "u8").tolist()
-    [[13]]
-    """
-    size = DTYPES[dtype].itemsize
-    held = np.zeros((len(positive), n_words(positive.shape[1], dtype) * size), dtype=np.uint8)
-    packed = np.packbits(positive, axis=1, bitorder="little")
-    held[:, : packed.shape[1]] = packed
-    return held.view(DTYPES[dtype].newbyteorder("<")).astype(DTYPES[dtype], copy=False)
-
-
-def pack_codes(codes: np.ndarray, n_bits: int) -> np.ndarray:
-    """Return codes as one stream of bytes, n_bits each, lowest bit first, row by row of `codes`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from effml.program.steps.neural import pack_codes
-    >>> pack_codes(np.array([[1, 2, 3]], dtype=np.uint8), 3).tolist()
-    [209, 0]
-    """
-    bits = np.unpackbits(codes.reshape(-1, 1), axis=1, count=n_bits, bitorder="little")
-    return np.packbits(bits.ravel(), bitorder="little")
 
 
 class _WithCache(Step):
@@ -74,6 +47,8 @@ class _WithCache(Step):
 class PackedDense(_WithCache):
     """``out[k] = bias[k] + 2^shift sum_j (x[j] - zero_point) * (2 codes[j, k] - top)``, int32.
 
+    With `levels` the weight is ``levels[k, codes[j, k]]`` instead: ternary weights, or levels of any spacing.
+
     Attributes
     ----------
     codes : uint8 array (n_in, n_out)
@@ -86,6 +61,8 @@ class PackedDense(_WithCache):
         Type of the words that hold the input as packed signs; "" for one integer (u8, i8, i16) an element.
     shift : int
         Makes room for a bias between two sums.
+    levels : int16 array (1 or n_out, 2^n_bits), or None
+        Not with packed signs.
     """
 
     kind: ClassVar[str] = "packed_dense"
@@ -96,6 +73,7 @@ class PackedDense(_WithCache):
     zero_point: int = 0
     packed: str = ""
     shift: int = 0
+    levels: np.ndarray | None = None
 
     @property
     def top(self) -> int:
@@ -107,6 +85,8 @@ class PackedDense(_WithCache):
 
     def run(self, x, *, n_threads=None, level=None):
         """Return the sums; threads and the instruction level change nothing but the time."""
+        if self.levels is not None:
+            return self._by_levels(x)
         out = np.empty((len(x), self.output.size), dtype=np.int32)
         level = _BEST_LEVEL if level is None else min(level, _BEST_LEVEL)
         if n_threads is None:
@@ -123,6 +103,17 @@ class PackedDense(_WithCache):
                 _padded(x.astype(np.int16), 2), self._shorts, rows, self._columns, out, self.shift, n_threads, level
             )
         return out
+
+    def _by_levels(self, x):
+        """Return the sums of weights from a table: float64 holds them exactly."""
+        with threadpool_limits(1, user_api="blas"):
+            sums = (x.astype(np.float64) - self.zero_point) @ self._weights
+        total = (sums.astype(np.int64) << self.shift) + (self.bias.astype(np.int64) if self.bias.size else 0)
+        return _wrapped(total)
+
+    @cached_property
+    def _weights(self):
+        return weights_of(self.codes, self.levels).astype(np.float64)
 
     @cached_property
     def _columns(self):
@@ -166,17 +157,18 @@ class PackedDense(_WithCache):
         if self.packed:
             counts = self.n_bits * m * -(-n // 32)
             operations = Counter(popcount=counts, add=counts)
+        n_levels = 0 if self.levels is None else self.levels.size
         return Cost(
             n_parameters=self.codes.size + self.bias.size,
-            bits=self.codes.size * self.n_bits + 32 * self.bias.size,
+            bits=self.codes.size * self.n_bits + 32 * self.bias.size + 16 * n_levels,
             operations=operations,
-            variants=(self._variant(), "count_bits") if self.packed else (self._variant(),),
+            variants=self._variants(),
         )
 
-    def _variant(self) -> str:
+    def _variants(self):
         if self.packed:
-            return "signs" if self.n_bits == 1 else "planes"
-        return code_shape(self.n_bits)
+            return "signs" if self.n_bits == 1 else "planes", "count_bits"
+        return code_shape(self.n_bits), *([] if self.levels is None else ["levels"])
 
     def describe(self):
         return f"{self.n_in} x {self.output.size} weights of {self.n_bits} bits"
@@ -187,6 +179,8 @@ class PackedDense(_WithCache):
         return emit(c, ref(self.inputs[0]), ref(self.output.name), bias)
 
     def _emit_integers(self, c, x, out, bias):
+        if self.levels is not None:
+            return self._emit_levels(c, x, out, bias)
         value = f"const int32_t v = {x}[j]{f' - {self.zero_point}' if self.zero_point else ''};"
         emit = self._emit_bytes if 8 % self.n_bits == 0 else self._emit_stream
         declared, product = emit(c, value)
@@ -203,6 +197,25 @@ class PackedDense(_WithCache):
                 "    uint32_t sum = 0u;",
                 *indent(product),
                 f"    {out}[k] = (int32_t)({self._shifted(f'2u * sum - {self.top}u * all')}{bias});",
+                "}",
+            ]
+        )
+
+    def _emit_levels(self, c, x, out, bias):
+        code, step = emit_codes(c, f"{self.output.name}_weights", self.codes, self.n_bits)
+        level = emit_level(c, self.output.name, self.levels, code)
+        value = f"{x}[j]{f' - {self.zero_point}' if self.zero_point else ''}"
+        return block(
+            [
+                "unsigned j, k;",
+                "uint32_t at = 0u;",
+                f"for (k = 0; k < {self.output.size}u; k++) {{",
+                "    uint32_t sum = 0u;",
+                f"    for (j = 0; j < {self.n_in}u; j++) {{",
+                f"        sum += (uint32_t)({value}) * {level};",
+                f"        at += {step}u;",
+                "    }",
+                f"    {out}[k] = (int32_t)({self._shifted('sum')}{bias});",
                 "}",
             ]
         )
@@ -269,25 +282,6 @@ class PackedDense(_WithCache):
         bits = np.unpackbits(self.codes.T[:, :, None], axis=2, count=self.n_bits, bitorder="little").astype(bool)
         planes = np.ascontiguousarray(bits.swapaxes(1, 2)).reshape(-1, self.n_in)
         return pack_signs(planes, self.packed).reshape(self.output.size, self.n_bits, -1)
-
-
-def code_shape(n_bits) -> str:
-    """Return how codes lie in bytes: one "byte" each, an "even" number of them in one, or "odd", across two."""
-    return "byte" if n_bits == 8 else "even" if 8 % n_bits == 0 else "odd"
-
-
-def emit_codes(c, hint, codes, n_bits) -> tuple[str, int]:
-    """Add the stream of codes (n_in, n_out), output by output; return C for the one at `at`, and the step of `at`."""
-    stream = pack_codes(np.ascontiguousarray(codes.T), n_bits)
-    if code_shape(n_bits) == "odd":
-        stream = np.append(stream, np.uint8(0))  # the last code may read one byte further
-    weights = c.constant(hint, stream, "u8")
-    if n_bits == 8:
-        return f"{weights}[at]", 1
-    byte = f"{weights}[at >> 3]"
-    if code_shape(n_bits) == "odd":
-        byte = f"({byte} | ((uint32_t){weights}[(at >> 3) + 1u] << 8))"
-    return f"(((uint32_t){byte} >> (at & 7u)) & {2**n_bits - 1}u)", n_bits
 
 
 def _as_words(x):
@@ -391,18 +385,23 @@ class Threshold(Step):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Requantise(Step):
-    """``out[k] = clip((x[k] * factor[k % n] + offset[k % n]) >> shift, 0, largest)``, x and the arrays int32.
+    """``out[k] = clip((x[k] * factor[k % n] + offset[k % n]) >> shift, lowest, largest)``, integers.
+
+    With several inputs a, b, ... it is ``a[k] * factor[0, k % n] + b[k] * factor[1, k % n] + ...``: a residual sum, or
+    the two products of a recurrent gate. The shift is an arithmetic one: it rounds down.
 
     Attributes
     ----------
-    factor, offset : int32 array (n,)
+    factor : int32 array (n,), or (n_inputs, n)
         The size of the output is a multiple of n.
+    offset : int32 array (n,)
     shift : int
         0 to 31.
     largest : int
-        At most 255 for a u8 output, 32767 for i16.
+        At most 255 for a u8 output, 127 for i8, 32767 for i16.
     wide : bool
         Whether the product needs 64 bits; it wraps at 32 otherwise.
+    lowest : int
     """
 
     kind: ClassVar[str] = "requantise"
@@ -412,44 +411,68 @@ class Requantise(Step):
     shift: int
     largest: int
     wide: bool = False
+    lowest: int = 0
 
-    def run(self, x):
-        times = self.output.size // len(self.factor)
-        value = x.astype(np.int64) * np.tile(self.factor, times) + np.tile(self.offset, times)
+    def run(self, *inputs):
+        times = self.output.size // len(self.offset)
+        value = np.tile(self.offset.astype(np.int64), times)
+        for x, factor in zip(inputs, np.atleast_2d(self.factor), strict=True):
+            value = value + x.astype(np.int64) * np.tile(factor, times)
         if not self.wide:
             value = _wrapped(value)
-        return np.clip(value >> self.shift, 0, self.largest).astype(DTYPES[self.output.dtype])
+        return np.clip(value >> self.shift, self.lowest, self.largest).astype(DTYPES[self.output.dtype])
 
     def cost(self):
-        n = self.output.size
-        learned = sum(len(values) for values in (self.factor, self.offset) if (values != values[0]).any())
+        n, m = self.output.size, len(self.inputs)
+        learned = [*np.atleast_2d(self.factor), self.offset]
+        learned = sum(len(values) for values in learned if (values != values[0]).any())
         plain = (self.factor == 1).all()
-        operations = Counter(add=n, shift=n, compare=2 * n) + Counter(multiply=0 if plain else n)
-        variants = ("wide" if self.wide else "shift" if plain else "narrow",)
-        return Cost(n_parameters=learned, bits=32 * learned, operations=operations, variants=variants)
+        operations = Counter(add=m * n, shift=n, compare=2 * n) + Counter(multiply=0 if plain else m * n)
+        variants = ["wide" if self.wide else "shift" if plain else "narrow"] + ["more"] * (m - 1)
+        variants += ["signed"] * (self.lowest < 0)
+        return Cost(n_parameters=learned, bits=32 * learned, operations=operations, variants=tuple(variants))
 
     def emit_c(self, c, ref):
-        n, tag, cell = self.output.size, self.output.name, C_TYPES[self.output.dtype]
-        index, declare, advance = _emit_index(n, self.factor, self.offset)
-        factor = _one_or_each(c, f"{tag}_factor", self.factor, index)
-        offset = _one_or_each(c, f"{tag}_offset", self.offset, index)
-        x = f"{ref(self.inputs[0])}[k]"
+        n, cell = self.output.size, C_TYPES[self.output.dtype]
         kind = "int64_t" if self.wide else "int32_t"
-        product = x if factor == "1" else f"({kind}){x} * {factor}"
-        if not self.wide:
-            product = f"(uint32_t){x}" if factor == "1" else f"(uint32_t){x} * (uint32_t){factor}"
-            product = f"(int32_t)({product} + (uint32_t){offset})"
-        else:
-            product = f"({kind}){x} * {factor} + {offset}"
-        level = f"v >> {self.shift}" if self.shift else "v"
+        index, declare, advance = _emit_index(n, *np.atleast_2d(self.factor), self.offset)
         return block(
             [
                 "unsigned k;",
                 *declare,
                 f"for (k = 0; k < {n}u; k++) {{",
-                f"    const {kind} v = {product};",
-                f"    {ref(tag)}[k] = ({cell})(v < 0 ? 0 : ({level}) > {self.largest} ? {self.largest} : ({level}));",
+                f"    const {kind} v = {self._emit_sum(c, lambda name: f'{ref(name)}[k]', kind, index)};",
+                f"    {ref(self.output.name)}[k] = ({cell})({clipped(self.shift, self.lowest, self.largest)});",
                 *indent(advance),
                 "}",
             ]
         )
+
+    def emit_kept(self, c, target, value) -> list[str]:
+        """Return the C lines that requantise one value of number k and keep it."""
+        kind, cell = "int64_t" if self.wide else "int32_t", C_TYPES[self.output.dtype]
+        lines = [
+            f"const {kind} v = {self._emit_sum(c, lambda name: value, kind, 'k')};",
+            f"{target} = ({cell})({clipped(self.shift, self.lowest, self.largest)});",
+        ]
+        return ["{", *indent(lines), "}"]
+
+    def _emit_sum(self, c, ref, kind, index):
+        tag, product = self.output.name, "uint32_t" if not self.wide else kind
+        offset = _one_or_each(c, f"{tag}_offset", self.offset, index)
+        terms = []
+        for name, values in zip(self.inputs, np.atleast_2d(self.factor), strict=True):
+            factor = _one_or_each(c, f"{tag}_factor", values, index)
+            times = "" if factor == "1" else f" * ({product}){factor}"
+            terms.append(f"({product}){ref(name)}{times}")
+        return f"({kind})({' + '.join([*terms, f'({product}){offset}'])})"
+
+
+def clipped(shift: int, lowest: int, largest: int) -> str:
+    """Return C for ``v >> shift``, rounded down, clipped; no shift of a negative number, whose result C leaves open."""
+    level = f"v >> {shift}" if shift else "v"
+    high = f"({level}) > {largest} ? {largest} : ({level})"
+    if lowest == 0:
+        return f"v < 0 ? 0 : {high}"
+    low = f"~(~v >> {shift})" if shift else "v"
+    return f"v < 0 ? ({low} < {lowest} ? {lowest} : {low}) : {high}"

@@ -217,7 +217,7 @@ class Softmax(Step):
         largest = x[:, 0].copy()
         for k in range(1, x.shape[1]):
             largest = np.where(x[:, k] > largest, x[:, k], largest)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             e = exp_float32(x - largest[:, None])
         total = np.zeros(len(x), dtype=np.float32)
         for k in range(x.shape[1]):

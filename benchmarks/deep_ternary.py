@@ -17,7 +17,7 @@ from deep_prox import EPOCHS, brevitas_layer
 
 from effml.deep import FoothillBinarize, ProxConnect, Recipe, SmartTernary
 
-PULLS = (0.0, 0.003, 0.01, 0.014, 0.017, 0.02, 0.03, 0.1, 1.0)
+PULLS = (0.0, 0.003, 0.005, 0.006, 0.007, 0.008, 0.01, 0.02, 0.1, 1.0)
 
 
 def run(name, method, seed):

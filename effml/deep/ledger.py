@@ -111,7 +111,7 @@ class Ledger(list):
         ax.set_xscale("log")
         ax.set_xlabel("file (bytes)")
         ax.set_ylabel("quality")
-        ax.legend()
+        ax.legend(loc="lower left")
         return ax
 
     def to_json(self):

@@ -13,7 +13,6 @@ from torch.nn.utils import parametrize
 
 from effml.deep import (
     Analysis,
-    Batch,
     Callback,
     Foothill,
     GraphSurgery,
@@ -27,7 +26,6 @@ from effml.deep import (
     SmartTernary,
     evaluate,
     regroup,
-    remove_hooks,
     train,
 )
 
@@ -451,57 +449,3 @@ def test_the_summary_names_kinds_places_and_changed_parameters():
     text = recipe.summary(recipe.apply(mlp()))
     assert "Parametrization, LossTerm, OptimizerWrapper, Callback" in text
     assert "3.weight" in text and "bits=1" in text and "1,243 trained parameters" in text
-
-
-def test_batch_norm_is_folded_only_where_that_is_exact():
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv, self.norm = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)
-            self.twice, self.after = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
-
-        def forward(self, x):
-            h = self.norm(self.conv(x))
-            g = self.twice(h)
-            return self.after(g) + g  # g goes elsewhere, too
-
-    torch.manual_seed(0)
-    net = Net()
-    for _ in range(3):
-        net(torch.randn(8, 1, 6, 6))
-    X = torch.randn(4, 1, 6, 6)
-    expected = net.eval()(X)
-    shipped = Recipe().finalize(net)
-    assert isinstance(shipped.norm, nn.Identity) and isinstance(shipped.after, nn.BatchNorm2d)
-    torch.testing.assert_close(shipped(X), expected, rtol=1e-4, atol=1e-5)
-    assert isinstance(Recipe(fold_batch_norm=False).finalize(net).norm, nn.BatchNorm2d)
-
-
-def test_a_model_that_cannot_be_traced_keeps_its_batch_norm_and_says_so():
-    class Branching(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv, self.norm = nn.Conv1d(1, 2, 1), nn.BatchNorm1d(2)
-
-        def forward(self, x):
-            return self.norm(self.conv(x)) if x.sum() > 0 else x
-
-    with pytest.warns(UserWarning, match="batch norm is not folded"):
-        assert isinstance(Recipe().finalize(Branching()).norm, nn.BatchNorm1d)
-
-
-def test_hooks_on_a_copy_are_found():
-    model, seen = mlp().eval(), []
-    hooks = Hooks()
-    hooks.on_forward(model[0], lambda *_: seen.append(1))
-    twin = copy.deepcopy(model)
-    hooks.remove()
-    twin(torch.zeros(1, 64))
-    assert seen == [1]
-    remove_hooks(twin)(torch.zeros(1, 64))
-    assert seen == [1]
-
-
-def test_a_batch_has_what_terms_need():
-    batch = Batch(torch.zeros(2, 3), torch.zeros(2), torch.zeros(2, 1))
-    assert batch.progress == 0.0 and batch.weights is None and batch.features == {}

@@ -3,9 +3,7 @@
 import copy
 
 import pytest
-
-torch = pytest.importorskip("torch", reason='the torch bridge needs pip install "effml[torch]"')
-
+import torch
 from torch import nn
 
 from effml.deep import Batch, Hooks, Recipe, remove_hooks

@@ -5,9 +5,6 @@ import pytest
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
-
-torch = pytest.importorskip("torch", reason='the torch bridge needs pip install "effml[torch]"')
-
 from torch import nn
 
 import effml

@@ -6,9 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch", reason='the torch bridge needs pip install "effml[torch]"')
-
+import torch
 from common.c_proof import assert_c_equals_run, hostile_rows
 from common.torch_modules import modules
 from sklearn.datasets import load_digits

@@ -7,9 +7,7 @@ import subprocess
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch", reason='the torch bridge needs pip install "effml[torch]"')
-
+import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn

@@ -44,7 +44,7 @@ def test_nothing_but_the_bridge_imports_torch():
         "for name in effml.__all__: getattr(effml, name)\n"
         "assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)  # -P: not the sources of the folder it runs in
 
 
 def test_import_costs_next_to_nothing():

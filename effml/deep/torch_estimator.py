@@ -184,28 +184,6 @@ class TorchEstimator(BaseEstimator):
 
     # -- what it costs, for searches ----------------------------------------------------------------------------------
 
-    def stored_footprint(self):
-        """What the exported module costs, from its own figures; for modules that do not lower to a Program.
-
-        Returns
-        -------
-        dict
-            "flash_bytes" (stored weights, no code), "ram_bytes" (peak of live activations), "n_operations" (two a
-            multiply-accumulate), "n_parameters", "bits".
-        """
-        from effml.deep import metrics
-
-        check_is_fitted(self, "export_module_")
-        example = torch.zeros(1, *self.input_shape_)
-        bits = metrics.size_bits(self.export_module_)
-        return {
-            "flash_bytes": -(-bits // 8),
-            "ram_bytes": metrics.peak_activation_bytes(self.export_module_, example),
-            "n_operations": 2 * metrics.macs(self.export_module_, example),
-            "n_parameters": metrics.params(self.export_module_),
-            "bits": bits,
-        }
-
 
 @torch.no_grad()
 def run_module(model, X, batch_size=1024):

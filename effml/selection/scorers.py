@@ -62,20 +62,10 @@ class _FootprintScorer:
 
 
 def measure(estimator, target="host", input_dtype="float32"):
-    """Footprint of a fitted estimator as a dict over QUANTITIES.
-
-    A torch module that does not lower to a Program counts by its `stored_footprint`: weights and activations, no code.
-    """
+    """Footprint of a fitted estimator as a dict over QUANTITIES."""
     from effml.export import footprint  # late: it loads the families' lowerings
-    from effml.program import LoweringError
 
-    try:
-        measured = footprint(estimator, target=target, input_dtype=input_dtype)
-    except LoweringError:
-        last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
-        if not hasattr(last, "stored_footprint"):
-            raise
-        return last.stored_footprint()
+    measured = footprint(estimator, target=target, input_dtype=input_dtype)
     return {quantity: getattr(measured, quantity) for quantity in QUANTITIES}
 
 

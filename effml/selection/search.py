@@ -116,9 +116,6 @@ class BudgetSearchCV(BaseSearchCV):
 
     Notes
     -----
-    Torch estimators (`effml.deep`) whose module has no Program count by the bytes of their stored weights and
-    activations, code not included.
-
     Fit parameters (`groups`, `sample_weight`, ...) go where GridSearchCV sends them. With metadata routing enabled,
     the requests of the first candidate count for all.
 

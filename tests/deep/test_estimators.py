@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.nn.utils import parametrize
 
+import effml
 from effml.deep import Callback, ProxConnect, Recipe, SmartTernary, TorchClassifier, TorchRegressor, evaluate
 from effml.selection import BudgetSearchCV
 
@@ -191,15 +192,19 @@ def test_wrong_parameters_are_named(arrays):
         TorchClassifier(list).fit(X, y)
 
 
-def test_a_search_within_a_budget_counts_stored_bytes(arrays):
+def test_a_search_within_a_budget_counts_programs_alone(arrays):
     X, y, _, _ = arrays
-    model = TorchClassifier(unlowerable, recipe=Recipe([("prox", ProxConnect())]), **FAST)
-    grid = {"recipe__prox__bits": [1, 4], "module__hidden": [8, 24]}
-    search = BudgetSearchCV([(model, grid)], budget="flash=1KiB", cv=2, random_state=0).fit(X, y)
-    assert search.best_footprint_["flash_bytes"] <= 1024
-    assert search.best_footprint_ == search.best_estimator_.stored_footprint()
+    without = TorchClassifier(unlowerable, **FAST)
+    candidates = [(TorchClassifier(mlp, **FAST), {"module__hidden": [8, 24]}), (without, {})]
+    search = BudgetSearchCV(candidates, budget="flash=4KiB", cv=2, random_state=0)
+    with pytest.warns(UserWarning, match="getattr cannot be lowered"):
+        search.fit(X, y)
+    measured = effml.footprint(search.best_estimator_)
+    assert search.best_footprint_["flash_bytes"] == measured.flash_bytes <= 4096
     costs = -search.cv_results_["mean_test_flash_bytes"]
-    assert costs.max() > 1024  # so that the budget had something to refuse
+    assert costs[1] > 4096 and np.isnan(costs[2])  # the budget had something to refuse; without Program, no price
+    with pytest.raises(ValueError, match="getattr cannot be lowered"):
+        BudgetSearchCV([(without, {})], budget="flash=4KiB", cv=2).fit(X, y)
 
 
 def test_evaluate_agrees_with_score(arrays, digits):

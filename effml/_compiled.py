@@ -81,8 +81,7 @@ class CompiledModel:
     @property
     def flash_bytes(self) -> int:
         """Measured bytes of code, tables and initialised data of the predict function, compiled with -Os."""
-        sizes = self.compiled.section_sizes()
-        return sizes["text"] + sizes["data"]
+        return self.compiled.flash_bytes
 
     def agreement(self, X) -> Agreement:
         """Compare the labels (or values) of C and estimator on every row of X."""

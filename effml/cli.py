@@ -66,7 +66,9 @@ TestSize = Annotated[float, typer.Option(help="Share of the rows (of the groups)
 Jobs = Annotated[int, typer.Option(help="Processes to use; -1 takes every core. The result does not depend on it.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the split, the folds and the training.")]
 Effort = Annotated[int, typer.Option(min=0, max=2, help="How many candidates: 0 few, 1 normal, 2 many.")]
-ModelFile = Annotated[Path, typer.Argument(help="A .skops file that search, demo or save_model wrote.")]
+ModelFile = Annotated[
+    Path, typer.Argument(help="A .skops file that search, demo or save_model wrote, or what Program.save did.")
+]
 
 
 def _command(function):
@@ -234,7 +236,7 @@ def export(
 ):
     """Write a saved model as C."""
     _check_name(name)
-    estimator, made_for = _load(model)
+    estimator, made_for = _load(model)  # or a Program
     import numpy as np
 
     from effml._cli.output import staged
@@ -263,19 +265,19 @@ def inspect(model: ModelFile):
     estimator, dtype = _load(model)
     dtype = dtype or "float32"
     from effml._cli import show
-    from effml.export import compile_c, footprint, lower
-    from effml.program import CompileError, with_input_dtype
+    from effml.export import footprint, lower
+    from effml.program import CompiledProgram, CompileError, Program, with_input_dtype
 
-    program = with_input_dtype(lower(estimator), dtype)
+    program = with_input_dtype(estimator if isinstance(estimator, Program) else lower(estimator), dtype)
     try:
-        measured = compile_c(estimator, input_dtype=dtype).flash_bytes
+        measured = CompiledProgram(program).flash_bytes
     except CompileError:
         measured = None
     console = Console()
     classes = "" if program.classes is None else f", {len(program.classes)} classes"
-    steps = [step for _, step in estimator.steps] if hasattr(estimator, "steps") else [estimator]
+    steps = estimator.named_steps.values() if hasattr(estimator, "named_steps") else [estimator]
     print(f"{', '.join(type(step).__name__ for step in steps)}: {len(program.inputs)} features{classes}, {dtype} input")
-    for shown in show.structure_of(estimator, program, footprint(estimator, input_dtype=dtype), measured):
+    for shown in show.structure_of(estimator, program, footprint(program, input_dtype=dtype), measured):
         console.print(shown)
 
 
@@ -304,10 +306,14 @@ def _check_name(name):
 
 
 def _load(path):
-    """Return the estimator of a model file, and the input type it was made for (None: the file names none)."""
+    """Return the estimator or Program of a file, and the input type it was made for (None: the file names none)."""
     from effml.persistence import load_model, saved_input_dtype
+    from effml.program import Program
 
     try:
+        if Program.is_saved_in(path):
+            program = Program.load(path)
+            return program, None if program.input_dtype == "float32" else program.input_dtype
         return load_model(path), saved_input_dtype(path)
     except OSError as error:
         raise CommandError(str(error)) from None

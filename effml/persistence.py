@@ -92,7 +92,8 @@ def save_model(est, path, *, input_dtype=None):
     Raises
     ------
     TypeError
-        If `est` is no estimator, or holds an object of a type that :func:`load_model` would refuse.
+        If `est` is no estimator, holds a torch module, or an object of another type that :func:`load_model` would
+        refuse.
     ValueError
         If `input_dtype` is no input type.
     OSError
@@ -118,6 +119,11 @@ def save_model(est, path, *, input_dtype=None):
         raise TypeError(f"est must be an estimator (an object with fit), got {type(est).__name__}.")
     if input_dtype is not None and input_dtype not in _INPUT_DTYPES:
         raise ValueError(f"input_dtype={input_dtype!r} must be one of {list(_INPUT_DTYPES)} or None")
+    if _holds_torch(est):
+        raise TypeError(
+            f"{type(est).__name__} holds a torch module, which is no data alone. Save what it computes, "
+            "effml.lower(est).save(path): effml export and effml inspect read it; or the module, by torch.save."
+        )
     data = dumps(est, compression=zipfile.ZIP_DEFLATED)
     foreign = sorted(set(get_untrusted_types(data=data)) - TRUSTED_TYPES)
     if foreign:
@@ -213,6 +219,13 @@ def saved_input_dtype(path):
     if not isinstance(about, dict) or about.get("input_dtype") not in _INPUT_DTYPES:
         raise ValueError(f"{str(path)!r} names no input type of effml in its {_ABOUT}: {about!r}.")
     return about["input_dtype"]
+
+
+def _holds_torch(est):
+    from effml.export import final_of
+
+    final = final_of(est)
+    return hasattr(final_of(getattr(final, "estimator_", final)), "export_module_")
 
 
 def _damaged(path, error):

@@ -91,7 +91,7 @@ def _steps_of(program):
 
 def _features_of(estimator):
     """States, parents and cuts of a Bayesian network classifier; nothing for other families."""
-    classifier = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+    classifier = estimator.steps[-1][1] if hasattr(estimator, "named_steps") else estimator
     if not hasattr(classifier, "parents_"):
         return []
     names = getattr(classifier, "feature_names_in_", [f"x{i}" for i in range(classifier.n_features_in_)])

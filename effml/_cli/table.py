@@ -11,6 +11,7 @@ from difflib import get_close_matches
 import numpy as np
 
 from effml._cli.errors import CommandError
+from effml.program import Program
 
 MAX_CLASSES = 256
 # A text column with more levels than this share of the rows tells rows apart instead of describing them.
@@ -74,16 +75,18 @@ def read_table(
     return Table(X, y, groups, columns, notes, input_dtype)
 
 
-def read_rows(path, estimator, n_rows, *, missing=(), separator=","):
-    """Read at most `n_rows` rows of a CSV file, evenly over it, with the columns that a fitted estimator reads."""
+def read_rows(path, model, n_rows, *, missing=(), separator=","):
+    """Read at most `n_rows` rows of a CSV file, evenly over it, with the columns that an estimator or Program reads."""
     frame = _read_csv(path, missing, separator)
     frame = frame.iloc[np.unique(np.linspace(0, len(frame) - 1, n_rows).round().astype(int))].reset_index(drop=True)
-    names = getattr(estimator, "feature_names_in_", None)
+    if isinstance(model, Program):
+        names, n_columns = model.column_names, len(model.inputs)
+    else:
+        names, n_columns = getattr(model, "feature_names_in_", None), model.n_features_in_
     if names is None:
-        if frame.shape[1] != estimator.n_features_in_:
+        if frame.shape[1] != n_columns:
             raise CommandError(
-                f"{str(path)!r} has {frame.shape[1]} columns; the model, which knows no names, reads "
-                f"{estimator.n_features_in_}."
+                f"{str(path)!r} has {frame.shape[1]} columns; the model, which knows no names, reads {n_columns}."
             )
         return frame.to_numpy(dtype=np.float64)
     _check_columns(frame, {"--self-test": names})

@@ -54,6 +54,7 @@ _MODULES = {
         "regroup",
     ),
     "prox": ("ProxConnect",),
+    "quantized": ("QuantizedTorchClassifier", "QuantizedTorchRegressor"),
     "recipe": ("Recipe",),
     "recurrent": ("QuantLSTM",),
     "smart_ternary": ("SmartTernary",),

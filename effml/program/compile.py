@@ -135,6 +135,12 @@ class CompiledProgram:
         function(X.ctypes.data, len(X), out.ctypes.data)
         return out
 
+    @property
+    def flash_bytes(self) -> int:
+        """Measured bytes of code, tables and initialised data of the predict function, compiled with -Os."""
+        sizes = self.section_sizes()
+        return sizes["text"] + sizes["data"]
+
     def section_sizes(self, *, outputs=None, compiler=None, flags=("-Os",)) -> dict[str, int]:
         """Return the measured text, data and bss bytes of the C that ships (by default: the label alone)."""
         if outputs is None:

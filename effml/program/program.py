@@ -92,7 +92,7 @@ class Program:
         """
         from effml._columns import encode_table
 
-        _check_column_names(X, [spec.name for spec in self.inputs])
+        _check_column_names(X, self.column_names)
         categories = [None if spec.categories is None else np.asarray(spec.categories) for spec in self.inputs]
         X = _without_unused(X, self.inputs)
         wide = np.float64 if self.input_dtype != "float32" else np.float32
@@ -110,6 +110,12 @@ class Program:
         return np.asarray(self.classes)[self.run(X)["label"][:, 0]]
 
     # -- structure ----------------------------------------------------------------------------------------------------
+
+    @property
+    def column_names(self) -> list[str] | None:
+        """Names of the raw columns; None where the model was fitted to an array and knows none."""
+        names = [spec.name for spec in self.inputs]
+        return None if names == [f"x{position}" for position in range(len(names))] else names
 
     @property
     def buffers(self) -> dict[str, Buffer]:
@@ -163,6 +169,15 @@ class Program:
             partial.unlink(missing_ok=True)
 
     @staticmethod
+    def is_saved_in(path) -> bool:
+        """Return whether a file is one that :meth:`save` wrote."""
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return "program.json" in archive.namelist()
+        except (OSError, zipfile.BadZipFile):
+            return False
+
+    @staticmethod
     def load(path) -> "Program":
         """Read a program that :meth:`save` wrote; anything else raises ValueError."""
         try:
@@ -192,8 +207,7 @@ class Program:
 def _check_column_names(X, expected):
     """Raise where a DataFrame's columns are not those the model was fitted to, in their order."""
     given = list(getattr(X, "columns", ()))
-    unnamed = expected == [f"x{position}" for position in range(len(expected))]
-    if unnamed or len(given) != len(expected) or not all(isinstance(name, str) for name in given):
+    if expected is None or len(given) != len(expected) or not all(isinstance(name, str) for name in given):
         return
     wrong = [position for position, name in enumerate(expected) if given[position] != name]
     if wrong:

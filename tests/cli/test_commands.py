@@ -18,6 +18,7 @@ import effml  # noqa: E402
 from effml.bayes import TANClassifier  # noqa: E402
 from effml.cli import app  # noqa: E402
 from effml.persistence import load_model, save_model  # noqa: E402
+from effml.program import with_input_dtype  # noqa: E402
 
 QUICK = ["--effort", "0", "--cv", "2", "--jobs", "1"]
 
@@ -163,6 +164,25 @@ def test_export_wraps_the_c_with_a_self_test(run, frame, tmp_path):
     table = re.search(r"fruit_label\[N_ROWS\]\[1\] = \{(.*?)\};", test, re.DOTALL).group(1)
     picked = np.unique(np.linspace(0, len(frame) - 1, 9).round().astype(int))
     assert re.findall(r"\d+", table) == [str(number) for number in expected[picked]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_programs_are_exported_and_inspected_as_models_are(run, frame, tmp_path, dtype):
+    model = TANClassifier(n_bits=4).fit(frame[["count", "noise"]], frame["label"])
+    save_model(model, "tan.skops", input_dtype=dtype)
+    with_input_dtype(effml.lower(model), dtype).save("tan.program")
+    frame.to_csv("rows.csv", index=False)
+    for file, folder in (("tan.skops", "from_model"), ("tan.program", "from_program")):
+        result = run("export", file, "--out", folder, "--self-test", "rows.csv")
+        assert result.exit_code == 0 and f"{dtype} input: about" in result.stdout, result.output
+    one, other = ((tmp_path / name) for name in ("from_model", "from_program"))
+    assert {path.name: path.read_bytes() for path in one.iterdir()} == {p.name: p.read_bytes() for p in other.iterdir()}
+    shown = [run("inspect", file).stdout for file in ("tan.skops", "tan.program")]
+    assert f"Program: 2 features, 3 classes, {dtype} input" in shown[1]
+    assert re.findall(r"flash bytes.*", shown[0]) == re.findall(r"flash bytes.*", shown[1])
+    frame[["noise"]].to_csv("rows.csv", index=False)
+    result = run("export", "tan.program", "--out", "firmware", "--self-test", "rows.csv")
+    assert refused(result, "--self-test: there is no column 'count'")
 
 
 def test_export_refuses_test_rows_of_another_table(run, frame):

@@ -77,6 +77,39 @@ def test_budget_search_uses_the_footprint(digits):
     assert effml.footprint(search.best_estimator_).flash_bytes <= 6000
 
 
+def test_a_budget_search_over_bits_sees_them_in_flash(digits):
+    from effml.deep import ProxConnect, QuantizedTorchClassifier, Recipe
+    from effml.selection import BudgetSearchCV
+
+    _, X, y = digits
+    X, y = X[:300] / 16, y[:300]
+    recipe = Recipe([("prox", ProxConnect())])
+    net = estimators.TorchClassifier(small_cnn, recipe=recipe, max_iter=4, learning_rate_init=0.01, random_state=0)
+    grid = {"estimator__recipe__prox__bits": [1, 4]}
+    search = BudgetSearchCV([(QuantizedTorchClassifier(net), grid)], budget="flash=1MiB", cv=2).fit(X, y)
+    one, four = -search.cv_results_["mean_test_flash_bytes"]
+    n_weights = 9 * 8 + 128 * 10
+    assert four - one > 0.9 * 3 * n_weights / 8
+    agreement = effml.compile_c(search.best_estimator_).agreement(X)
+    assert agreement.n_equal == len(X)
+
+
+def test_models_with_modules_are_saved_as_programs(digits, tmp_path):
+    from effml.persistence import save_model
+    from effml.program import CompiledProgram, Program
+
+    pipe, X, _ = digits
+    small = effml.quantize(pipe, X[:500])
+    for model in (pipe, pipe[-1], small):
+        with pytest.raises(TypeError, match=r"holds a torch module.*effml\.lower\(est\)\.save"):
+            save_model(model, tmp_path / "model.skops")
+    effml.lower(small).save(tmp_path / "model.program")
+    again = Program.load(tmp_path / "model.program")
+    np.testing.assert_array_equal(
+        CompiledProgram(again).run(again.encode(X)), small.program_.run(again.encode(X))["label"]
+    )
+
+
 def test_rows_that_are_not_flat_are_named_with_the_cure():
     X = np.random.default_rng(0).normal(size=(40, 1, 4, 4)).astype(np.float32)
     y = np.arange(40) % 2

@@ -11,14 +11,27 @@ from effml.program.steps import Bin, Gather, TreeWalk
 __all__ = ["add_ranks", "decision_tree", "decision_tree_regressor", "raw_tests", "read_trees", "reads_raw_values"]
 
 
-def decision_tree(est, frame: Frame) -> None:
-    """Lower a fitted single-output classification tree: exact labels, probabilities as float32."""
+LAYOUTS = ("table", "code")
+
+
+def decision_tree(est, frame: Frame, *, layout="table") -> None:
+    """Lower a fitted single-output classification tree: exact labels, probabilities as float32.
+
+    With ``layout="code"`` the label comes from nested ifs: larger and quicker. Probabilities come from tables always.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout={layout!r} must be one of {LAYOUTS}")
     trees, builder = read_trees(est), frame.builder
-    leaf = _add_walk(frame, trees)
-    proba = (trees.value / trees.value.sum(axis=1, keepdims=True)).astype(np.float32)
-    label_type = smallest_unsigned(len(est.classes_) - 1)
     labels = np.argmax(trees.value, axis=1)[:, None].astype(np.int64)
-    label = builder.add(Gather, "label", label_type, 1, inputs=(leaf,), table=labels)
+    if layout == "code":
+        from effml.adapters.forests import Options, add_sums
+
+        label = add_sums(frame, trees, labels, np.zeros(1, dtype=np.int64), Options(layout="code"))
+    leaf = _add_walk(frame, trees)
+    if layout == "table":
+        label_type = smallest_unsigned(len(est.classes_) - 1)
+        label = builder.add(Gather, "label", label_type, 1, inputs=(leaf,), table=labels)
+    proba = (trees.value / trees.value.sum(axis=1, keepdims=True)).astype(np.float32)
     proba = builder.add(Gather, "proba", "f32", len(est.classes_), inputs=(leaf,), table=proba)
     builder.outputs = {"label": Output(label, tolerance=0.0), "proba": Output(proba)}
     builder.describe_missing("goes where the tree sends missing values")

@@ -79,6 +79,7 @@ def test_tree_labels_are_exact_on_float32_rows(data, scaler):
         rows[3 * k : 3 * k + 3, column] = [beside[0], cut, beside[1]]
     rows = np.concatenate([rows, X.astype(np.float32)])
     np.testing.assert_array_equal(_labels(program, rows), model.predict(rows))
+    np.testing.assert_array_equal(_labels(effml.lower(model, layout="code"), rows), model.predict(rows))
     proba = program.run(program.encode(rows))["proba"]
     np.testing.assert_allclose(proba, model.predict_proba(rows), atol=1e-6)
 
@@ -105,13 +106,15 @@ def test_logistic_regression_is_within_float32_rounding(data, scaler):
 def test_compiled_models_equal_their_programs():
     X, y = load_digits(return_X_y=True)
     rng = np.random.default_rng(1)
-    for model in (
-        DecisionTreeClassifier(max_depth=6),
-        make_pipeline(StandardScaler(), DecisionTreeClassifier(max_depth=6)),
-        make_pipeline(MinMaxScaler(), LogisticRegression(max_iter=10)),
-        make_pipeline(KBinsDiscretizer(3, encode="onehot", strategy="uniform"), LogisticRegression(max_iter=10)),
+    for model, options in (
+        (DecisionTreeClassifier(max_depth=6), {}),
+        (DecisionTreeClassifier(max_depth=6), {"layout": "code"}),
+        (DecisionTreeClassifier(min_samples_split=len(X) + 1), {"layout": "code"}),  # one leaf
+        (make_pipeline(StandardScaler(), DecisionTreeClassifier(max_depth=6)), {}),
+        (make_pipeline(MinMaxScaler(), LogisticRegression(max_iter=10)), {}),
+        (make_pipeline(KBinsDiscretizer(3, encode="onehot", strategy="uniform"), LogisticRegression(max_iter=10)), {}),
     ):
-        program = effml.lower(model.fit(X, y))
+        program = effml.lower(model.fit(X, y), **options)
         assert_c_equals_run(program, hostile_rows(program, 500, rng))
 
 
@@ -177,14 +180,24 @@ def test_unknown_levels_follow_the_encoder():
     np.testing.assert_array_equal(effml.compile_c(model).predict(fresh), model.predict(fresh))
 
 
-def test_trees_send_missing_values_where_scikit_learn_does():
+@pytest.mark.parametrize("layout", ["table", "code"])
+def test_trees_send_missing_values_where_scikit_learn_does(layout):
     X, y = load_breast_cancer(return_X_y=True)
     rng = np.random.default_rng(4)
     X[rng.random(X.shape) < 0.1] = np.nan
     model = DecisionTreeClassifier(max_depth=8, random_state=0).fit(X, y)
-    assert effml.lower(model).steps[0].missing_right.any()
-    compiled = effml.compile_c(model)
+    assert effml.lower(model, layout=layout).steps[0].missing_right.any()
+    compiled = effml.compile_c(model, layout=layout)
     np.testing.assert_array_equal(compiled.predict(X), model.predict(X.astype(np.float32)))
+
+
+def test_a_tree_as_code_is_quicker_and_has_no_third_layout():
+    X, y = load_digits(return_X_y=True)
+    model = DecisionTreeClassifier(max_depth=8, random_state=0).fit(X, y)
+    table, code = (effml.footprint(model, layout=layout) for layout in ("table", "code"))
+    assert code.n_operations < table.n_operations and code.flash_bytes > table.flash_bytes
+    with pytest.raises(ValueError, match="layout='words' must be one of"):
+        effml.lower(model, layout="words")
 
 
 def test_a_fitted_search_lowers_its_best_estimator():

@@ -124,6 +124,16 @@ def test_no_row_takes_more_instructions_than_the_bound(target):
         assert run_program(program, rows, target=target).counts.max() <= bound, program
 
 
+@pytest.mark.parametrize("target", COUNTING)
+def test_the_bound_counts_loops_around_unrolled_ones(target):
+    """57 columns, one sum: no loop over the sums is left in the machine code."""
+    need(target)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 57)).astype(np.float32)
+    program = effml.lower(LogisticRegression().fit(X, X[:, 0] > 0))
+    assert run_program(program, X, target=target).counts.max() <= worst_case_instructions(program, target=target)
+
+
 def test_the_bound_is_tight_where_all_rows_take_the_same_way():
     need("cortex-m4f")
     _, program, X = fitted("linear")

@@ -2,18 +2,17 @@
 
 1. The linked function is disassembled and cut into basic blocks, and its loops are found (``flow.py``).
 2. Every loop of the generated C says how often it turns at most, by its head or by a comment
-   (``loops.py``). Line numbers of the debugging information lead from a machine loop to the
-   smallest loop of the C that holds all its lines of that function.
+   (``loops.py``). Line numbers of the debugging information lead from a machine loop to the loops of the C that it can
+   be: those with a line of it, with as many loops around and within as the machine loop has.
 3. The longest way through the blocks, each loop at its most turns, is the bound; called functions count at theirs.
 
 It counts what the emulator counts, one for an instruction, and never less than any row takes. It is loose where the
 longest branch is not taken in every turn, and in trees, all of which count as deep as the deepest.
 
 Compilers move instructions out of loops, never into them, and at ``-Os`` turn no loop more often than its text says.
-Where a machine loop matches no loop of the C, or two nested ones match the same, it gets the most turns of any loop of
-its function; where that does not help either, `BoundError` says so. Loops of library functions: those of arithmetic run
-at most once a bit (32); those that fill or copy memory as often as the bytes that they are told suffice for what a pass
-writes.
+A machine loop that can be several gets the most turns of these; one that can be none raises `BoundError`. Loops of
+library functions: those of arithmetic run at most once a bit (32); those that fill or copy memory as often as the bytes
+that they are told suffice for what a pass writes.
 """
 
 import bisect
@@ -27,7 +26,7 @@ from effml.program.program import Program
 from effml.program.targets.disassembly import Disassembly, Instruction
 from effml.program.targets.firmware import build, require, run_tool
 from effml.program.targets.flow import Block, BoundError, longest_way
-from effml.program.targets.loops import loops_of
+from effml.program.targets.loops import SourceLoop, loops_of
 from effml.program.targets.measure import linked_alone, stated_frames
 from effml.program.targets.profiles import Target, find_target
 
@@ -202,28 +201,38 @@ class _Bounds:
                 loop.head: ARITHMETIC_TURNS if n_bytes is None else n_bytes // max(loop.stored, 1) for loop in loops
             }
             return {head: number + 1 for head, number in turns.items()}
-        found = {loop.head: self._source_loop(loop, own) for loop in loops}
-        passes = {}
-        for loop in loops:
-            match = found[loop.head]
-            nested = [other for other in loops if other.head in loop.blocks or loop.head in other.blocks]
-            if match is None or any(other is not loop and found[other.head] == match for other in nested):
-                passes[loop.head] = self._most_passes(name, loop, own)
-                continue
-            exact = loop.left_at_latches_only and not match.tests_first
-            passes[loop.head] = match.turns + (0 if exact else 1)
-        return passes
+        return {loop.head: self._most_passes(name, loop, loops, own) for loop in loops}
 
-    def _source_loop(self, loop, own):
-        lines = [line for line in loop.lines if own[0] <= line <= own[1]]
-        holding = [each for each in self.loops if lines and each.first <= min(lines) and max(lines) <= each.last]
-        return min(holding, key=lambda each: each.last - each.first, default=None)
-
-    def _most_passes(self, name, loop, own) -> int:
-        possible = [each.turns for each in self.loops if own[0] <= each.first and each.last <= own[1]]
+    def _most_passes(self, name, loop, loops, own) -> int:
+        """Return how often a machine loop is passed at most, whichever loop of the C it is."""
+        possible = self._source_loops(loop, loops, own)
         if not possible:
             raise BoundError(f"{name} has a loop at {loop.head:#x} that is none of its C")
-        return max(possible) + 1
+        return max(each.turns + (0 if loop.left_at_latches_only and not each.tests_first else 1) for each in possible)
+
+    def _source_loops(self, loop, loops, own) -> list[SourceLoop]:
+        """Return the loops of the C that a machine loop can be.
+
+        Any loop with a line of it can, its own inner ones unrolled or its outer ones; as many loops of the C as of the
+        machine must be around it, though, and within it. Lines of other functions are inlined ones.
+        """
+        touched = [each for each in self.loops if any(each.first <= line <= each.last for line in loop.lines)]
+        if any(not own[0] <= line <= own[1] for line in loop.lines):
+            return touched
+        around = sum(1 for other in loops if loop.blocks < other.blocks)
+        within = _nesting([other.blocks for other in loops if other.blocks < loop.blocks])
+        ranges = [frozenset(range(each.first, each.last + 1)) for each in touched]
+        return [
+            each
+            for each, lines in zip(touched, ranges, strict=True)
+            if sum(1 for other in ranges if lines < other) >= around
+            and _nesting([other for other in ranges if other < lines]) >= within
+        ]
+
+
+def _nesting(sets) -> int:
+    """Return the length of the longest chain of sets, each within the one before."""
+    return max((1 + _nesting([other for other in sets if other < each]) for each in sets), default=0)
 
 
 def _stored(each: Instruction) -> int:

@@ -5,13 +5,41 @@ import numpy as np
 from effml.program.cwriter import C_TYPES, key_of_float32
 from effml.program.steps.forest_words import Payload, direct_payload, no_inline
 
-__all__ = ["distinct_leaves", "emit_trees", "needed_ranges"]
+__all__ = ["adds_up", "distinct_leaves", "emit_trees", "needed_ranges", "read_anew"]
 
 
 def distinct_leaves(step) -> int:
     """Return how many different results the functions have, added over the trees: equal ones share their code."""
     tree, leaf, _ = step.leaves_by_tree()
     return np.unique(np.stack([tree, direct_payload(step).of_leaf[leaf]]), axis=1).shape[1]
+
+
+def inlines_trees(step) -> bool:
+    """Return whether trees are inlined where the compiler deems it small: a leaf then is a number known beforehand."""
+    return step.votes or len(step.values) <= 2 or step.n_trees == 1
+
+
+def read_anew(c, pointer) -> str:
+    """Return a statement behind which GCC knows nothing of what `pointer` points to.
+
+    Trees that test the same columns would be woven into each other and grow: a third on some sets.
+    """
+    name = f"{c.name.upper()}_READ_ANEW"
+    c.helper(
+        "read_anew",
+        f"""/* Keeps trees that test the same columns from being woven into each other. */
+#if defined(__GNUC__)
+#define {name}(pointer) __asm__ volatile("" : "+r"(pointer))
+#else
+#define {name}(pointer) ((void)0)
+#endif""",
+    )
+    return f"{name}({pointer});"
+
+
+def adds_up(step) -> bool:
+    """Return whether the functions take the sum so far and return it with their leaf added."""
+    return inlines_trees(step) and not step.votes and step.n_trees > 1 and step.output.size == 1
 
 
 def emit_trees(c, step, payload: Payload) -> list[str]:
@@ -23,12 +51,16 @@ def emit_trees(c, step, payload: Payload) -> list[str]:
     nested_right = np.where(step.children < 0, 0, size[np.maximum(step.children, 0)]).argmin(axis=1)
     test = np.where(nested_right, right, left).tolist()
     order = np.take_along_axis(step.children, np.stack([nested_right, 1 - nested_right], axis=1), axis=1).tolist()
-    attribute = "" if step.votes else f"{no_inline(c)} "  # trees of votes are inlined where the compiler deems it small
-    leaf, names = payload.of_leaf.tolist(), []
+    attribute = "" if inlines_trees(step) else f"{no_inline(c)} "
+    result, arguments = payload.ctype, f"const {C_TYPES[dtype]} *x"
+    leaf, names = [f"{number}u" for number in payload.of_leaf.tolist()], []
+    if adds_up(step):
+        result, arguments = "uint32_t", f"{arguments}, uint32_t sum"
+        leaf = ["sum" if number == "0u" else f"sum + {number}" for number in leaf]
     for number, root in enumerate(step.roots.tolist()):
         if root >= 0:
             body = "\n".join(_tree_lines(root, order, test, leaf))
-            source = f"static {attribute}{payload.ctype} {{name}}(const {C_TYPES[dtype]} *x)\n{{\n{body}\n}}"
+            source = f"static {attribute}{result} {{name}}({arguments})\n{{\n{body}\n}}"
             names.append(c.helper(f"{step.output.name}_tree{number}", source))
     return names
 
@@ -40,7 +72,7 @@ def _tree_lines(root, order, test, leaf) -> list[str]:
         if node is None:
             lines.append(f"{pad}}}")
         elif node < 0:
-            lines.append(f"{pad}return {leaf[~node]}u;")
+            lines.append(f"{pad}return {leaf[~node]};")
         else:
             lines.append(f"{pad}if ({test[node]}) {{")
             nested, after = order[node]

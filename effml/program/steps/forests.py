@@ -12,7 +12,7 @@ from effml.program.buffers import DTYPES
 from effml.program.cwriter import C_TYPES, block
 from effml.program.steps.base import Cost, Step
 from effml.program.steps.fast_forest import FastForest, fast_forest
-from effml.program.steps.forest_code import distinct_leaves, emit_trees, needed_ranges
+from effml.program.steps.forest_code import adds_up, distinct_leaves, emit_trees, needed_ranges, read_anew
 from effml.program.steps.forest_words import direct_payload, emit_walk, no_inline, payload_of, word_format
 
 __all__ = ["FOREST_LAYOUTS", "ForestWalk"]
@@ -299,7 +299,10 @@ class ForestWalk(Step):
             walk = emit_walk(c, self, payload, x, self._emit_add(c, target, "leaf", payload))
             return block([*head, *walk, *tail])
         functions = emit_trees(c, self, payload)
-        if payload.output is not None:
+        if adds_up(self):
+            sums = [[f"sum = {function}(row, sum);", read_anew(c, "row")] for function in functions]
+            adds = [f"const {C_TYPES[self.input_dtype]} *row = {x};", *(line for pair in sums for line in pair)]
+        elif payload.output is not None:
             calls = [f"{function}({x})" for function in functions]
             targets = ["sum" if self.output.size == 1 else f"{out}[{k}]" for k in payload.output]
             adds = [self._emit_add(c, *at, payload)[0] for at in zip(targets, calls, strict=True)]
@@ -314,8 +317,9 @@ class ForestWalk(Step):
 
     def _vote_function(self, c, functions, payload) -> str:
         """Add the function that adds the votes of all trees and return its name: apart, `out` stays in a register."""
-        lines = [[f"leaf = {function}(x);", *self._emit_add(c, "out", "leaf", payload)] for function in functions]
-        body = block([f"{payload.ctype} leaf;", *(line for pair in lines for line in pair)])
+        anew = read_anew(c, "x")
+        lines = [[f"leaf = {function}(x);", *self._emit_add(c, "out", "leaf", payload), anew] for function in functions]
+        body = block([f"{payload.ctype} leaf;", *(line for part in lines for line in part)])
         arguments = f"int32_t *out, const {C_TYPES[self.input_dtype]} *x"
         return c.helper(f"{self.output.name}_votes", f"static {no_inline(c)} void {{name}}({arguments})\n{body}")
 

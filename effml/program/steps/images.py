@@ -144,20 +144,33 @@ class _Convolution(Step):
         compares = rows * columns * self.n_filters if self.pool == 2 else 0
         return Counter(multiply=products, add=products, compare=compares)
 
-    def _emit_windows(
-        self, ref, cell, head, neighbour, outside, total, store=lambda target, sum: [f"{target} = {sum};"]
-    ):
-        """Return the C of all sums; `neighbour` is done for each channel `c` of a pixel, `outside` beyond the border.
+    def _emit_windows(self, ref, cell, once, head, neighbour, beyond, total, store=None):
+        """Return the C of all sums, one filter after the other.
 
-        In `neighbour` a value of the image is ``{x}``; ``store(target, sum)`` gives the lines that keep a sum.
+        Parameters
+        ----------
+        ref : callable
+            See `emit_c`.
+        cell : str
+            C type of a sum, which the lines of `total` leave in ``total``.
+        once : list of str
+            Done once for filter k.
+        head, total : list of str
+            Before and after the taps of one sum.
+        neighbour : list of str
+            Done for each channel `c` of a pixel, whose value is ``{x}``.
+        beyond : callable
+            ``beyond(n)`` gives the lines that pass over n weights, those beyond the border.
+        store : callable, optional
+            ``store(target, sum)`` gives the lines that keep a sum; by default it is assigned.
         """
         rows, columns, n_out = self.out_shape
         channels, own = self.image_shape[2], self.image_shape[2] // self.groups
         first, declare, advance = self._emit_group(own)
         value = f"{ref(self.inputs[0])}[pixel * {channels}u + {first}c]"
-        tap = self._emit_tap(own, [line.replace("{x}", value) for line in neighbour], outside)
-        tap = [f"for (right = 0; right < {self.kernel[1]}u; right++) {{", *indent(tap), "}"]
-        body = [*head, f"for (down = 0; down < {self.kernel[0]}u; down++) {{", *indent(tap), "}", *total]
+        taps = self._emit_taps(own, [line.replace("{x}", value) for line in neighbour], beyond)
+        store = store or (lambda target, sum: [f"{target} = {sum};"])
+        body = [*head, *taps, *total]
         target = f"{ref(self.output.name)}[((uint32_t)i * {columns}u + j) * {n_out}u + k]"
         if self.pool == 1:
             inner = [*body, *store(target, "total")]
@@ -169,13 +182,15 @@ class _Convolution(Step):
         return block(
             [
                 f"unsigned i, j, k, {'window, ' if self.pool == 2 else ''}down, right, c;",
-                f"for (i = 0; i < {rows}u; i++) {{",
-                f"    for (j = 0; j < {columns}u; j++) {{",
-                *indent(indent(declare)),
-                f"        for (k = 0; k < {n_out}u; k++) {{",
-                *indent(indent(indent([*inner, *advance]))),
+                *declare,
+                f"for (k = 0; k < {n_out}u; k++) {{",
+                *indent(once),
+                f"    for (i = 0; i < {rows}u; i++) {{",
+                f"        for (j = 0; j < {columns}u; j++) {{",
+                *indent(indent(indent(inner))),
                 "        }",
                 "    }",
+                *indent(advance),
                 "}",
             ]
         )
@@ -193,27 +208,27 @@ class _Convolution(Step):
     def _pool_steps(self):
         return [2 if side > 1 else 1 for side in self.sums_shape]
 
-    def _emit_tap(self, own, neighbour, outside):
-        """Return the C of one tap: where its pixel lies, and what is done with the pixel's channels."""
-        height, width, _ = self.image_shape
-        steps = self._pool_steps()
-        windows = ["", ""] if self.pool == 1 else [f" + window / {steps[1]}u", f" + window % {steps[1]}u"]
-        place = []
-        for axis, (name, count, tap) in enumerate((("row", "i", "down"), ("column", "j", "right"))):
-            sums = f"{steps[axis]}u * {count}{windows[axis]}" if self.pool == 2 else count
-            stride, dilation = self.stride[axis], self.dilation[axis]
-            sums = f"{stride}u * ({sums})" if stride > 1 else sums
-            shift = f"{dilation}u * {tap}" if dilation > 1 else tap
-            place.append(f"const unsigned {name} = {sums} + {shift};")
-        top, left = self.padding[:2]
-        pixel = f"const uint32_t pixel = (uint32_t)(row - {top}u) * {width}u + (column - {left}u);"
-        channels = [f"for (c = 0; c < {own}u; c++) {{", *indent(neighbour), "}"]
-        if not any(self.padding):
-            return [*place, pixel, *channels]
-        inside = f"row >= {top}u && row < {height + top}u && column >= {left}u && column < {width + left}u"
-        inside = inside.replace("row >= 0u && ", "").replace("column >= 0u && ", "")
-        lines = [*place, f"if ({inside}) {{", *indent([pixel, *channels]), "}"]
-        return [*lines[:-1], "} else {", *indent(outside), "}"] if outside else lines
+    def _emit_taps(self, own, neighbour, beyond):
+        """Return the C of the taps of one sum: where their pixels lie, and what is done with a pixel's channels."""
+        lines = ["const uint32_t pixel = line + column;", f"for (c = 0; c < {own}u; c++) {{", *indent(neighbour), "}"]
+        lines = self._emit_axis(1, "column", "j", "right", lines, beyond(own))
+        lines = [f"const uint32_t line = (uint32_t)row * {self.image_shape[1]}u;", *lines]
+        return self._emit_axis(0, "row", "i", "down", lines, beyond(self.kernel[1] * own))
+
+    def _emit_axis(self, axis, name, count, tap, inside, outside):
+        """Return the C of the loop over the taps along one axis."""
+        stride, dilation, before = self.stride[axis], self.dilation[axis], self.padding[axis]
+        sums = count
+        if self.pool == 2:
+            steps = self._pool_steps()
+            sums = f"{steps[axis]}u * {count} + window {'/%'[axis]} {steps[1]}u"
+        sums = f"{stride}u * ({sums})" if stride > 1 else sums
+        shift = f"{dilation}u * {tap}" if dilation > 1 else tap
+        if before or self.padding[axis + 2]:  # what is below zero wraps to a large number
+            inside = [f"if ({name} < {self.image_shape[axis]}u) {{", *indent(inside), "}"]
+            inside = [*inside[:-1], "} else {", *indent(outside), "}"] if outside else inside
+        place = f"const unsigned {name} = {sums} + {shift}{f' - {before}u' if before else ''};"
+        return [f"for ({tap} = 0; {tap} < {self.kernel[axis]}u; {tap}++) {{", *indent([place, *inside]), "}"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -285,32 +300,39 @@ class PackedConv(_Convolution):
         height, width, channels = self.image_shape
         return f"{height} x {width} x {channels} image, {self.n_filters} filters of {self.n_bits} bits"
 
+    @property
+    def scratch_bytes(self):
+        return len(self.codes) * np.dtype(self._weight_type).itemsize
+
+    @property
+    def _weight_type(self) -> str:
+        """Type that holds any weight."""
+        largest = (
+            2**self.n_bits - 1 if self.levels is None else int(np.abs(self.levels.astype(np.int32)).max(initial=0))
+        )
+        return "int8" if largest <= 127 else "int16"
+
     def emit_c(self, c, ref):
-        own = self.image_shape[2] // self.groups
+        """Unpack the weights of one filter, then walk over the image with them."""
+        n = len(self.codes)
         code, step = emit_codes(c, f"{self.output.name}_weights", self.codes, self.n_bits)
-        minus = f" - {self.zero_point}" if self.zero_point else ""
-        weight, head = code, []
+        weight = f"2 * (int){code} - {2**self.n_bits - 1}"
         if self.levels is not None:
             weight = emit_level(c, self.output.name, self.levels, code)
-        else:
-            head = ["all = 0u"]
-        total = f"2u * sum - {2**self.n_bits - 1}u * all" if self.levels is None else "sum"
-        count = ["all += (uint32_t)v;"] if self.levels is None else []
-        start = f"uint32_t at = (uint32_t)k * {self.n_taps * own * step}u"
-        return self._emit_windows(
+        minus = f" - {self.zero_point}" if self.zero_point else ""
+        cell = f"{self._weight_type}_t"
+        once = [f"for (c = 0; c < {n}u; c++) {{", f"    weights[c] = ({cell})({weight});", f"    at += {step}u;", "}"]
+        windows = self._emit_windows(
             ref,
             "int32_t",
-            [", ".join([start, "sum = 0u", *head]) + ";", "int32_t total;"],
-            [
-                f"const int32_t v = {{x}}{minus};",
-                *count,
-                f"sum += (uint32_t)v * {weight};",
-                f"at += {step}u;",
-            ],
-            [f"at += {own * step}u;"],
-            [f"total = (int32_t)({total});"],
-            *([] if self.requantise is None else [lambda target, sum: self.requantise.emit_kept(c, target, sum)]),
+            once,
+            [f"const {cell} *next = weights;", "uint32_t sum = 0u;", "int32_t total;"],
+            [f"const int32_t v = {{x}}{minus};", "sum += (uint32_t)v * (uint32_t)*next++;"],
+            lambda n: [f"next += {n};"],
+            ["total = (int32_t)sum;"],
+            self.requantise and (lambda target, sum: self.requantise.emit_kept(c, target, sum)),
         )
+        return windows.replace("{\n", f"{{\n    {cell} weights[{n}];\n    uint32_t at = 0u;\n", 1)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -367,9 +389,10 @@ class Conv(_Convolution):
         return self._emit_windows(
             ref,
             "float",
+            [],
             [f"float total = {bias}[k];"],
             [f"total += (float){{x}} * {weight}[{tap}];"],
-            [],
+            lambda n: [],
             [],
         )
 

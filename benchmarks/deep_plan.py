@@ -46,7 +46,7 @@ PHASES = [
     Train(epochs=15),
     Width(factor=0.625, epochs=15),
     MagnitudePrune(sparsity=0.75, rounds=3, epochs=5, distill=1.0),
-    IntegerWeights(bits=4),
+    IntegerWeights(bits=5),
 ]
 
 

@@ -70,6 +70,7 @@ COMPILE_LIMIT = 40  # CPU seconds
 GENERATE_LIMIT = 40
 FORESTS = ((1, 5), (1, 8), (5, 6), (10, 8), (30, 8), (100, 10))  # trees, depth
 DEPTHS = range(4, 17)
+LEAVES = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 FLOATS = ("spambase", "magic")
 IMAGES = {"digits": (8, 8), "mnist14": (14, 14)}
 CHANNELS = ((4,), (8, 8))
@@ -159,11 +160,18 @@ def _trees():
         for layout in ("table", "code"):
             points[f"forest {n_trees} x {depth}, {layout}"] = forest, {"leaf_bits": 8, "layout": layout}
             points[f"forest {n_trees} x {depth}, {layout}, hard"] = forest, {"hard": True, "layout": layout}
-    for depth in DEPTHS:
-        tree = DecisionTreeClassifier(max_depth=depth, random_state=0)
-        points[f"tree of depth {depth}, table"] = tree, {}
-        points[f"tree of depth {depth}, code"] = tree, {"layout": "code"}
+    for name, tree in single_trees().items():
+        points[f"{name}, table"] = tree, {}
+        points[f"{name}, code"] = tree, {"layout": "code"}
     return points
+
+
+def single_trees():
+    """Return trees grown level by level, and best split first."""
+    trees = {f"tree of depth {depth}": DecisionTreeClassifier(max_depth=depth, random_state=0) for depth in DEPTHS}
+    for leaves in LEAVES:
+        trees[f"tree of {leaves} leaves"] = DecisionTreeClassifier(max_leaf_nodes=leaves, random_state=0)
+    return trees
 
 
 def _networks(name):
@@ -202,12 +210,9 @@ def peer_points():
         exporters = [exporter for exporter in embedded_peers.EXPORTERS if exporter != "emlearn"]
         for exporter in exporters:
             points[f"{exporter}: forest {n_trees} x {depth}"] = exporter, forest
-    for depth in DEPTHS:
+    for name, tree in single_trees().items():
         for exporter in ("emlearn inline int16, hard", "emlearn inline float, hard", "m2cgen", "micromlgen"):
-            points[f"{exporter}: tree of depth {depth}"] = (
-                exporter,
-                DecisionTreeClassifier(max_depth=depth, random_state=0),
-            )
+            points[f"{exporter}: {name}"] = exporter, tree
     for exporter in ("emlearn", "micromlgen"):
         points[f"{exporter}: Gaussian NB"] = exporter, GaussianNB(var_smoothing=1e-3)
     for hidden in (8, 16, 32, 64):

@@ -145,6 +145,33 @@ class Trees:
             value=self.value[_runs(first_leaf[trees], n_splits + 1)],
         )
 
+    def without_equal_leaves(self) -> "Trees":
+        """Return the trees without splits both of whose sides add the same, whichever way a row goes."""
+        _, payload = np.unique(self.value, axis=0, return_inverse=True)
+        payload = payload.reshape(-1)
+        ends = np.arange(self.n_splits)  # what a split leads to: itself, or ~leaf, the first of its equal ones
+        children = self.children.copy()
+        for node in reversed(range(self.n_splits)):  # children come after their parent
+            left, right = children[node] = [end if end < 0 else ends[end] for end in self.children[node]]
+            if left < 0 and right < 0 and payload[~left] == payload[~right]:
+                ends[node] = left
+        roots = np.where(self.roots < 0, self.roots, np.append(ends, 0)[self.roots])
+        kept = ends >= 0
+        used = np.concatenate([children[kept].ravel(), roots])
+        leaves, split_number = np.unique(~used[used < 0]), np.append(np.cumsum(kept) - 1, 0)
+
+        def renumbered(node):
+            return np.where(node >= 0, split_number[np.maximum(node, 0)], ~np.searchsorted(leaves, ~node))
+
+        return Trees(
+            feature=self.feature[kept],
+            threshold=self.threshold[kept],
+            children=renumbered(children[kept]),
+            missing_right=self.missing_right[kept],
+            roots=renumbered(roots),
+            value=self.value[leaves],
+        )
+
 
 def trees_of(estimator) -> Trees:
     """Return the trees of a fitted scikit-learn tree or tree ensemble.

@@ -1,6 +1,7 @@
 """One flat view of every tree ensemble of scikit-learn."""
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -198,6 +199,21 @@ def test_subset_takes_a_mask():
     trees = trees_of(_fitted("forest")[0])
     mask = np.arange(trees.n_trees) % 2 == 0
     np.testing.assert_array_equal(trees.subset(mask).threshold, trees.subset(np.flatnonzero(mask)).threshold)
+
+
+@pytest.mark.parametrize("case", [*SINGLE, *FORESTS, *BOOSTING])
+def test_splits_between_equal_leaves_go(case):
+    est, X = _fitted(case)
+    trees = trees_of(est)
+    coarse = replace(trees, value=np.rint(trees.value / (np.abs(trees.value).max() / 2 + 1e-300)))
+    small = coarse.without_equal_leaves()
+    _assert_well_formed(small)
+    rows = np.concatenate([X, _near_thresholds(trees, X, np.float64)])
+    np.testing.assert_array_equal(small.value[small.leaves_of(rows)], coarse.value[coarse.leaves_of(rows)])
+    ends = (small.children < 0).all(axis=1)
+    assert (small.value[~small.children[ends, 0]] != small.value[~small.children[ends, 1]]).any(axis=1).all()
+    none = replace(trees, value=np.zeros_like(trees.value)).without_equal_leaves()
+    assert none.n_splits == 0 and none.n_leaves == none.n_trees == trees.n_trees
 
 
 def test_columns_beside_categories_keep_their_place():

@@ -342,9 +342,9 @@ def add_sums(frame, trees, of_leaf, start, options, *, cast=np.float32, rejects_
     rejects_nan : bool
         Whether Python raises for a NaN.
     """
-    trees = replace(trees, value=of_leaf)
+    trees = replace(trees, value=of_leaf).without_equal_leaves()
     alone = trees.roots < 0  # trees of one leaf are constants
-    start = start + of_leaf[~trees.roots[alone]].sum(axis=0)
+    start = start + trees.value[~trees.roots[alone]].sum(axis=0)
     part = trees.subset(~alone)
     missing_right = (
         part.missing_right if options.missing == "exact" and not rejects_nan else np.ones_like(part.missing_right)

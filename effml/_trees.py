@@ -155,7 +155,7 @@ class Trees:
             left, right = children[node] = [end if end < 0 else ends[end] for end in self.children[node]]
             if left < 0 and right < 0 and payload[~left] == payload[~right]:
                 ends[node] = left
-        roots = np.where(self.roots < 0, self.roots, np.append(ends, 0)[self.roots])
+        roots = np.where(self.roots < 0, self.roots, np.append(ends, 0)[np.maximum(self.roots, 0)])
         kept = ends >= 0
         used = np.concatenate([children[kept].ravel(), roots])
         leaves, split_number = np.unique(~used[used < 0]), np.append(np.cumsum(kept) - 1, 0)

@@ -214,6 +214,8 @@ def test_splits_between_equal_leaves_go(case):
     assert (small.value[~small.children[ends, 0]] != small.value[~small.children[ends, 1]]).any(axis=1).all()
     none = replace(trees, value=np.zeros_like(trees.value)).without_equal_leaves()
     assert none.n_splits == 0 and none.n_leaves == none.n_trees == trees.n_trees
+    again = none.without_equal_leaves()
+    np.testing.assert_array_equal(again.roots, none.roots)
 
 
 def test_columns_beside_categories_keep_their_place():

@@ -335,10 +335,10 @@ def kept(name, label, measure):
 
 
 def measure_all(name, arguments):
-    for label, (exporter, estimator) in peer_points().items():
-        kept(name, label, lambda x=exporter, e=estimator: measure_peer(name, x, e, arguments.peers_python))
     for label, (estimator, options) in effml_points(name).items():
         kept(name, f"effml {label}", lambda e=estimator, o=options: measure_effml(name, e, o))
+    for label, (exporter, estimator) in peer_points().items():
+        kept(name, label, lambda x=exporter, e=estimator: measure_peer(name, x, e, arguments.peers_python))
 
 
 # -- reports ----------------------------------------------------------------------------------------------------------
@@ -427,18 +427,27 @@ def _print_same_forest(console, measured):
                 console.print(f"  {label}: {words}: {verdict}")
 
 
+def whole_flash(point):
+    return point["flash"] + point["library"]
+
+
+def _fit_in_words(point):
+    size, count = f"{whole_flash(point):,} bytes", f"{point['mean']:,.0f}"
+    return f"{100 * point['accuracy']:.1f} %, {point['label'][6:]}: {size}, {count}"
+
+
 def print_what_fits(console):
-    table = Table(title="the most accurate effml model within so many KiB of flash")
+    table = Table(title="the most accurate effml model within so many KiB of flash, library included; instructions")
     table.add_column("KiB", justify="right")
     for name in SETS:
         table.add_column(name)
     for kib in KIB:
         cells = []
         for name in SETS:
-            own = [point for point in results_of(name) if point["label"].startswith("effml")]
-            fitting = [point for point in own if point.get("flash", np.inf) <= 1024 * kib]
-            best = max(fitting, key=lambda each: each["accuracy"], default=None)
-            cells.append("-" if best is None else f"{100 * best['accuracy']:.1f} %: {best['label'][6:]}")
+            own = [point for point in results_of(name) if point["label"].startswith("effml") and "flash" in point]
+            fitting = [point for point in own if whole_flash(point) <= 1024 * kib]
+            best = max(fitting, key=lambda each: (each["accuracy"], -whole_flash(each)), default=None)
+            cells.append("-" if best is None else _fit_in_words(best))
         table.add_row(str(kib), *cells)
     console.print(table)
 

@@ -75,6 +75,7 @@ CODE_BYTES = {
         ("affine", ""): 60,
         ("quantize_input", "identity"): 20,
         ("quantize_input", "float"): 65,
+        ("quantize_input", "integer"): 65,
         ("arg_best", ""): 82,
         ("positive", ""): 10,
         ("gather", ""): 36,

@@ -12,6 +12,7 @@ from effml.program.steps import (
     ItemsetMatch,
     LookupSum,
     PackedConv,
+    QuantizeInput,
     Requantise,
     TreeWalk,
 )
@@ -34,7 +35,8 @@ def deployable(program: Program) -> Program:
 def with_input_dtype(program: Program, dtype: str) -> Program:
     """Return the program that reads raw rows of `dtype` and predicts what `program` predicts for their float32 values.
 
-    Thresholds on raw values become integers: the largest i of the type with ``float32(i) <= t``.
+    Thresholds on raw values become integers: the largest i of the type with ``float32(i) <= t``; so does the scaling of
+    a network's inputs where integers can give the same for every number of the type.
     """
     if dtype == program.input_dtype:
         return program
@@ -46,6 +48,8 @@ def with_input_dtype(program: Program, dtype: str) -> Program:
             step = _integer_bin(step, np.dtype(dtype))
         elif RAW in step.inputs and isinstance(step, TreeWalk):
             step = _integer_tree(step, np.dtype(dtype))
+        elif RAW in step.inputs and isinstance(step, QuantizeInput):
+            step = step.on_integers(dtype)
         elif RAW in step.inputs and isinstance(step, ForestWalk):
             step = without_decided_splits(step, step.feature, integer_threshold(step.threshold, dtype), np.dtype(dtype))
         steps.append(step)

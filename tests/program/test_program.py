@@ -17,7 +17,7 @@ from effml.program.cgen import arena
 from effml.program.cwriter import c_comment, c_string, check_c_name, key_of_float32
 from effml.program.frame import round_down_float32
 from effml.program.passes import integer_threshold
-from effml.program.steps import ArgBest, Select
+from effml.program.steps import ArgBest, QuantizeInput, Select
 from effml.program.steps.lookup import pack_fields
 from effml.program.steps.outputs import exp_float32
 
@@ -219,3 +219,50 @@ def test_importing_the_package_is_cheap():
         subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout
         == "False\n"
     )
+
+
+# -- inputs of networks -----------------------------------------------------------------------------------------------
+
+
+@given(st.data())
+def test_the_scaling_of_integer_inputs_becomes_integer_arithmetic_only_where_that_is_the_same(data):
+    finite = st.floats(-300, 300, width=32, allow_subnormal=False)
+    n = data.draw(st.integers(1, 4))
+    scale = np.array(data.draw(st.lists(finite, min_size=n, max_size=n)), dtype=np.float32)
+    offset = np.array(data.draw(st.lists(finite, min_size=n, max_size=n)), dtype=np.float32)
+    if data.draw(st.booleans()):  # as networks have them: all of a column's range within the levels
+        scale = np.abs(scale) / 300
+    step = QuantizeInput(
+        output=Buffer("q", "u8", n),
+        inputs=("x",),
+        columns=np.arange(n),
+        scale=scale,
+        offset=offset,
+        largest=data.draw(st.sampled_from([1, 15, 255])),
+    )
+    dtype = np.dtype(data.draw(st.sampled_from(["uint8", "int16", "int32"])))
+    whole = step.on_integers(dtype)
+    info = np.iinfo(dtype if dtype.itemsize <= 2 else np.int16)
+    rows = np.repeat(np.arange(info.min, info.max + 1).astype(dtype)[:, None], n, axis=1)
+    np.testing.assert_array_equal(whole.run(rows), step.run(rows))
+    if whole.shift is None:
+        assert whole is step
+    else:
+        sums = rows.astype(np.int64) * whole.scale + whole.offset
+        assert np.abs(sums).max() < 2**31 and dtype.itemsize <= 2
+
+
+def test_standard_scaling_of_bytes_becomes_integer_arithmetic():
+    rng = np.random.default_rng(0)
+    scale = 32 / rng.uniform(10, 100, 50)
+    step = QuantizeInput(
+        output=Buffer("q", "u8", 50),
+        inputs=("x",),
+        columns=np.arange(50),
+        scale=scale.astype(np.float32),
+        offset=np.float32(128.5 - rng.uniform(0, 255, 50) * scale),
+        largest=255,
+    )
+    whole = step.on_integers(np.uint8)
+    assert whole.shift is not None
+    assert whole.cost().bits <= step.cost().bits

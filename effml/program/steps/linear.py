@@ -8,10 +8,13 @@ import numpy as np
 
 from effml._cext.kernel_rows import ordered_product
 from effml.program.buffers import DTYPES
-from effml.program.cwriter import C_TYPES, block
+from effml.program.cwriter import C_TYPES, block, narrowest
 from effml.program.steps.base import Cost, Step
 
 __all__ = ["Affine", "Dense", "QuantizeInput"]
+
+_MOST_SHIFT = 24  # of integer scales
+_LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -131,17 +134,19 @@ class Affine(Step):
 
 
 def _one_or_each(c, hint, values, index="j"):
-    """Return C for an element of float32 values: the only one, where all are equal."""
+    """Return C for an element of some values: the only one, where all are equal. What is no integer is float32."""
+    dtype = None if values.dtype.kind in "iu" else "f32"
     if (values == values[0]).all():
-        return f"{c.constant(hint, values[:1], 'f32')}[0]"
-    return f"{c.constant(hint, values, 'f32')}[{index}]"
+        return f"{c.constant(hint, values[:1], dtype)}[0]"
+    return f"{c.constant(hint, values, dtype)}[{index}]"
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class QuantizeInput(Step):
     """``out[j] = clip(floor(x[columns[j]] * scale[j] + offset[j]), 0, largest)``; a NaN gives 0.
 
-    With scale 1 and offset 0 everywhere an integer input stays integer arithmetic.
+    With scale 1 and offset 0 everywhere an integer input stays integer arithmetic, and with `shift`: then scale and
+    offset are integers, and ``out[j] = clip((x[columns[j]] * scale[j] + offset[j]) >> shift, 0, largest)``.
     """
 
     kind: ClassVar[str] = "quantize_input"
@@ -150,14 +155,36 @@ class QuantizeInput(Step):
     scale: np.ndarray
     offset: np.ndarray
     largest: int
+    shift: int | None = None
 
     @property
     def is_identity(self) -> bool:
-        return bool((self.scale == 1).all() and (self.offset == 0).all())
+        return bool((self.scale == 1).all() and (self.offset == 0).all() and not self.shift)
+
+    def on_integers(self, dtype) -> "QuantizeInput":
+        """Return the step in integer arithmetic where that gives the same for every number of `dtype`, else itself.
+
+        For each column and shift, the numbers on both sides of each rise bound the offset from below and above.
+        """
+        dtype = np.dtype(dtype)
+        if self.is_identity or dtype.itemsize > 2:
+            return self
+        info = np.iinfo(dtype)
+        pairs, column_pair = np.unique(np.stack([self.scale, self.offset]), axis=1, return_inverse=True)
+        values = np.arange(info.min, info.max + 1, dtype=np.float32)
+        lines = [_IntegerLine.of(values, *pair, self.largest) for pair in pairs.T]
+        for shift in range(_MOST_SHIFT):
+            found = [line.at(shift) for line in lines]
+            if all(found):
+                scale, offset = np.array(found, dtype=np.int64).T[:, column_pair.reshape(-1)].astype(np.int32)
+                return self.replace(scale=scale, offset=offset, shift=shift)
+        return self
 
     def run(self, x):
         x = x[:, self.columns]
-        if not (self.is_identity and x.dtype.kind in "iu"):
+        if self.shift is not None:
+            x = (x.astype(np.int64) * self.scale + self.offset) >> self.shift
+        elif not (self.is_identity and x.dtype.kind in "iu"):
             with np.errstate(invalid="ignore", over="ignore"):
                 x = x.astype(np.float32) * self.scale.astype(np.float32) + self.offset.astype(np.float32)
             x = np.where(x >= 0, x, np.float32(0))  # NaN compares false
@@ -173,7 +200,14 @@ class QuantizeInput(Step):
             return Cost(operations=Counter(compare=2 * n), variants=("identity",))
         operations = Counter(multiply=n, add=n, compare=2 * n)
         learned = sum(1 if (values == values[0]).all() else n for values in (self.scale, self.offset))
-        return Cost(n_parameters=learned, bits=32 * learned, operations=operations, variants=("float",))
+        if self.shift is None:
+            return Cost(n_parameters=learned, bits=32 * learned, operations=operations, variants=("float",))
+        operations["shift"] = n
+        bits = sum(
+            8 * narrowest(values).itemsize * (1 if (values == values[0]).all() else n)
+            for values in (self.scale, self.offset)
+        )
+        return Cost(n_parameters=learned, bits=bits, operations=operations, variants=("integer",))
 
     def emit_c(self, c, ref):
         n, tag = self.output.size, self.output.name
@@ -187,16 +221,58 @@ class QuantizeInput(Step):
             low = "" if input_type.startswith("u") else "v < 0 ? 0 : "
             high = "" if input_type == "uint8_t" and self.largest >= 255 else f"v > {self.largest} ? {self.largest} : "
             lines = [f"const {input_type} v = {raw};", f"{target} = ({cell})({low}{high}v);"]
+        elif self.shift is not None:
+            scale, offset = self._scale_and_offset(c)
+            lines = [f"const int32_t v = (int32_t){raw} * {scale} + {offset};"]
+            shifted = f"(v >> {self.shift})" if self.shift else "v"
+            lines.append(f"{target} = ({cell})(v < 0 ? 0 : {shifted} > {self.largest} ? {self.largest} : {shifted});")
         else:
             c.uses_float = True
             if self.is_identity:
                 lines = [f"const float v = (float){raw} * 1.0f + 0.0f;"]
             else:
-                scale, offset = (
-                    _one_or_each(c, f"{tag}_{hint}", values)
-                    for hint, values in (("scale", self.scale), ("offset", self.offset))
-                )
+                scale, offset = self._scale_and_offset(c)
                 lines = [f"const float v = (float){raw} * {scale} + {offset};"]
             clipped = f"v > {self.largest}.0f ? {self.largest} : ({cell})v"
             lines.append(f"{target} = ({cell})(v >= 0.0f ? ({clipped}) : 0);")
         return block(["unsigned j;", f"for (j = 0; j < {n}u; j++) {{", *["    " + line for line in lines], "}"])
+
+    def _scale_and_offset(self, c):
+        return [
+            _one_or_each(c, f"{self.output.name}_{hint}", values)
+            for hint, values in (("scale", self.scale), ("offset", self.offset))
+        ]
+
+
+@dataclass(frozen=True)
+class _IntegerLine:
+    """``clip(floor(x * scale + offset), 0, largest)`` in float32, at the integers on both sides of each rise."""
+
+    scale: float
+    offset: float
+    x: np.ndarray
+    level: np.ndarray
+    largest: int
+
+    @classmethod
+    def of(cls, values, scale, offset, largest):
+        with np.errstate(invalid="ignore", over="ignore"):
+            line = values * np.float32(scale) + np.float32(offset)
+        level = np.clip(np.where(line >= 0, line, np.float32(0)), 0, largest).astype(np.int64)
+        rises = np.flatnonzero(np.diff(level))
+        places = np.unique(np.concatenate([[0, len(values) - 1], rises, rises + 1]))
+        return cls(float(scale), float(offset), values[places].astype(np.int64), level[places], largest)
+
+    def at(self, shift) -> tuple[int, int] | None:
+        """Return scale and offset with which ``(x * scale + offset) >> shift`` is the same in 32 bits, if any do."""
+        unit = 1 << shift
+        if not abs(self.scale) * unit * np.abs(self.x).max() < _LARGEST / 2 or not np.isfinite(self.offset):
+            return None
+        scale = round(self.scale * unit)
+        reached, most = self.x * scale, _LARGEST // 2
+        above, below = self.level > 0, self.level < self.largest
+        low = int((self.level * unit - reached)[above].max(initial=-most))
+        high = int(((self.level + 1) * unit - 1 - reached)[below].min(initial=most))
+        offset = min(max(round(self.offset * unit), low), high)
+        fits = max(abs(offset), int(np.abs(reached + offset).max())) <= _LARGEST
+        return (scale, offset) if low <= high and fits else None

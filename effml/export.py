@@ -271,7 +271,11 @@ def footprint(est, *, target: str = "host", input_dtype: str = "float32", output
     True
     """
     program = with_input_dtype(_as_program(est, **options), input_dtype)
-    return footprint_of(program, target=target, outputs=None if outputs is None else tuple(outputs))
+    return footprint_of(program, target=target, outputs=None if outputs is None else _names(outputs))
+
+
+def _names(outputs) -> tuple[str, ...]:
+    return (outputs,) if isinstance(outputs, str) else tuple(outputs)
 
 
 def to_c(
@@ -306,7 +310,7 @@ def to_c(
         raise NotADirectoryError(
             f"folder={str(folder)!r} is a file; give a folder, which is made when it does not exist"
         )
-    outputs = tuple(outputs or (program.main_output,))
+    outputs = _names(outputs or program.main_output)
     source = generate_c(program, name, outputs=outputs)
     test = None if self_test is None else self_test_source(source, program, program.encode(self_test), outputs)
     return write_files(folder, package_files(source, program, package, test))

@@ -177,6 +177,13 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
             weights = factors if weights is None else factors * weights
         return self._fit(X, index.astype(np.int64), weights, len(self.classes_))
 
+    def _check_outputs(self, example, n_outputs):
+        training = self.module_.training
+        shape = run_module(self.module_.eval(), example.numpy()).shape
+        self.module_.train(training)
+        if shape[1:] != (n_outputs,):
+            raise ValueError(f"the module returns shape {shape} for {len(example)} rows; y has {n_outputs} classes")
+
     def _score_of(self, model, X, y, weights=None):
         return accuracy_score(y, run_module(model, X).argmax(1), sample_weight=weights)
 

@@ -77,6 +77,7 @@ def lower_module(module, input_shape, *, classes=None, regression=False) -> Prog
     lowering = FloatLowering(graph, builder)
     places = np.arange(len(builder.inputs)).reshape(input_shape)
     _add_outputs(lowering, builder, lowering.run(Value(RAW, places)), classes, regression)
+    builder.describe_missing("spreads through the network; impute before the call")
     return builder.program(_source_text(module))
 
 
@@ -311,6 +312,9 @@ def _add_outputs(lowering, builder, value: Value, classes, regression):
     """Add what a Program gives out: values, or label, scores and probabilities."""
     value = lowering.arranged(value)
     n = value.places.size
+    if value.buffer == RAW:  # an output is a buffer of its own
+        copied = {"scale": np.ones(n, dtype=np.float32), "offset": np.zeros(n, dtype=np.float32)}
+        value = replace(value, buffer=builder.add(Affine, "copy", "f32", n, inputs=(RAW,), **copied))
     if regression:
         _add_values(builder, value, n)
         return

@@ -140,8 +140,8 @@ def read_graph(module, shape) -> Graph:
         graph = tracer.trace(module)
     except Exception as error:  # whatever the module's own code raises on a proxy
         raise LoweringError(
-            f"{type(module).__name__}.forward cannot be traced by torch.fx: {error}. Take tests on values out of "
-            "forward, or make the part that has them a module of its own with an attribute lowers_as"
+            f"{type(module).__name__}.forward cannot be traced by torch.fx: {error}. Take tests on values and shapes "
+            "out of forward, or make the part that has them a module of its own with an attribute lowers_as"
         ) from error
     traced = fx.GraphModule(module, graph)
     traced.graph.eliminate_dead_code()

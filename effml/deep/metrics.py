@@ -6,6 +6,8 @@ of runs on one thread with a batch of one.
 """
 
 import time
+import warnings
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -59,9 +61,23 @@ def macs(model, example_inputs):
     >>> macs(torch.nn.Linear(64, 8), torch.zeros(1, 64))
     512
     """
-    with _evaluating(model), FlopCounterMode(display=False) as counter:
+    with _evaluating(model), _without_fused_layers(), FlopCounterMode(display=False) as counter:
         model(*_as_tuple(example_inputs))
     return counter.get_total_flops() // 2
+
+
+@contextmanager
+def _without_fused_layers():
+    """Within it no recurrent layer of oneDNN and no transformer layer is one operation, which no counter knows."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Intel's GPUs
+            with torch.backends.mkldnn.flags(enabled=False):
+                yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def peak_activation_bytes(model, example_inputs):

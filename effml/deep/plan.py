@@ -5,6 +5,7 @@ Faster, and Better", ACM Computing Surveys 2023.
 """
 
 import copy
+import hashlib
 import json
 import os
 import time
@@ -140,7 +141,8 @@ class Plan(BaseEstimator):
         self._check()
         self._data, self._validation = Batches(data).tensors, Batches(validation).tensors
         groups = [list(group) if isinstance(group, (list, tuple)) else [group] for group in self.phases]
-        done = self._resume(groups)
+        given = self._given(model)
+        done = self._resume(groups, given)
         if done is None:
             entry = self._entry("start", "-", model, time.perf_counter())
             self.ledger_ = Ledger([entry])
@@ -148,7 +150,7 @@ class Plan(BaseEstimator):
         start, model, teacher, width = done
         for position in range(start, len(groups)):
             model, teacher, width = self._group(position, groups[position], model, teacher, width)
-            self._save(groups, position + 1, model, teacher, width)
+            self._save(groups, given, position + 1, model, teacher, width)
         self.model_ = _ship(model)
         return self.model_
 
@@ -220,25 +222,63 @@ class Plan(BaseEstimator):
 
     # -- the folder ---------------------------------------------------------------------------------------------------
 
-    def _save(self, groups, done, model, teacher, width):
+    def _given(self, model):
+        """What a run depends on beside its phases, as JSON: settings by value or name, model and data by digest."""
+        settings = {name: getattr(self, name) for name in ("floor", "max_drop", "learning_rate", "batch_size")}
+        settings["random_state"] = self.random_state
+        for name in ("metric", "criterion", "build", "transform"):
+            value = getattr(self, name)
+            settings[name] = getattr(value, "__qualname__", None if value is None else repr(value))
+        state = [tensor for _, tensor in sorted(model.state_dict().items())]
+        return settings | {
+            "model": _digest(state, repr(model)),
+            "data": _digest(self._data),
+            "validation": _digest(self._validation),
+        }
+
+    def _save(self, groups, given, done, model, teacher, width):
         if self.folder is None:
             return
         folder = Path(self.folder)
         folder.mkdir(parents=True, exist_ok=True)
         _replace(folder / f"phase_{done:02d}.pt", lambda path: torch.save((model, teacher, width), path))
-        log = {"plan": _plan_text(groups), "done": done, "ledger": json.loads(self.ledger_.to_json())}
+        log = {"plan": _plan_text(groups), "given": given, "done": done, "ledger": json.loads(self.ledger_.to_json())}
         _replace(folder / "ledger.json", lambda path: path.write_text(json.dumps(log, indent=1)))
 
-    def _resume(self, groups):
+    def _resume(self, groups, given):
         """(groups done, model, teacher, width) from the folder, or None if there is nothing."""
         if self.folder is None or not (Path(self.folder) / "ledger.json").is_file():
             return None
-        log = json.loads((Path(self.folder) / "ledger.json").read_text())
+        log = _read(Path(self.folder) / "ledger.json", lambda path: json.loads(path.read_text()))
+        other = [name for name, value in given.items() if log.get("given", {}).get(name) != value]
         if log["plan"][: log["done"]] != _plan_text(groups)[: log["done"]]:
-            raise ValueError(f"folder={str(self.folder)!r} holds another plan; give another folder, or remove it")
+            other.insert(0, "phases")
+        if other:
+            raise ValueError(
+                f"folder={str(self.folder)!r} holds a run of another plan (other {', '.join(other)}); give another "
+                "folder, or remove it"
+            )
         self.ledger_ = Ledger.from_json(json.dumps(log["ledger"]))
-        saved = torch.load(Path(self.folder) / f"phase_{log['done']:02d}.pt", weights_only=False)
-        return (log["done"], *saved)
+        path = Path(self.folder) / f"phase_{log['done']:02d}.pt"
+        return (log["done"], *_read(path, lambda path: torch.load(path, weights_only=False)))
+
+
+def _read(path, read):
+    try:
+        return read(path)
+    except Exception as error:  # a damaged file can fail in any way
+        raise ValueError(f"{str(path)!r} is damaged ({error}); remove its folder, or give another") from error
+
+
+def _digest(tensors, text=""):
+    """A hash of some tensors and a text."""
+    digest = hashlib.blake2b(text.encode(), digest_size=12)
+    for tensor in tensors:
+        values = tensor.detach().cpu().contiguous()
+        digest.update(
+            f"{values.dtype}{tuple(values.shape)}".encode() + values.flatten().view(torch.uint8).numpy().tobytes()
+        )
+    return digest.hexdigest()
 
 
 def _ship(model):

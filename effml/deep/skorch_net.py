@@ -4,6 +4,8 @@ import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 
+from effml.deep.training import check_loss
+
 __all__ = ["RecipeNet", "Rows"]
 
 
@@ -51,7 +53,7 @@ class _Driver(Callback):
             net.recipe.step_end(net.run_)
 
     def on_epoch_end(self, net, **ignored):
-        net.run_.metrics = {"loss": net.history[-1]["train_loss"]}
+        net.run_.metrics = {"loss": check_loss(net.history[-1]["train_loss"], len(net.history))}
         if self.score is not None:
             self._validate(net)
         net.recipe.epoch_end(net.run_)

@@ -118,6 +118,7 @@ class TorchEstimator(BaseEstimator):
             module = self._build(X.shape[1:], n_outputs)
             example = torch.as_tensor(parts[0][:2])
             self.module_ = self.recipe_.apply(module, example_inputs=example)
+            self._check_outputs(example, n_outputs)
             self._train(parts, held_out, reduction="mean" if weights is None else "none")
         return self
 
@@ -141,13 +142,15 @@ class TorchEstimator(BaseEstimator):
         loss = criterion
         if inspect.isclass(criterion):
             loss = criterion(**({"reduction": reduction} | self._part("criterion__")))
-        loader = {"shuffle": True} | self._part("iterator_train__")
+        n_rows = len(parts[0])
+        alone = n_rows > self.batch_size and n_rows % self.batch_size == 1  # batch norm cannot take one row
+        loader = {"shuffle": True, "drop_last": alone} | self._part("iterator_train__")
         self.net_ = RecipeNet(
             self.module_,
             recipe=self.recipe_,
             loss=lambda outputs, targets: loss(self._as_targets(outputs, targets), targets),
             make_optimizer=lambda p: self.optimizer(p, **({"lr": self.learning_rate_init} | self._part("optimizer__"))),
-            steps_per_epoch=-(-len(parts[0]) // self.batch_size),
+            steps_per_epoch=n_rows // self.batch_size if loader["drop_last"] else -(-n_rows // self.batch_size),
             score=None if held_out is None else lambda model: self._score_of(model, *held_out),
             patience=self.n_iter_no_change,
             tol=self.tol,
@@ -170,6 +173,9 @@ class TorchEstimator(BaseEstimator):
     def _as_targets(self, outputs, targets):
         """Outputs in the shape of the targets."""
         return outputs
+
+    def _check_outputs(self, example, n_outputs):
+        """Raise where the module cannot be one for so many outputs."""
 
     def _outputs(self, X):
         """What the exported module returns for every row, float64 (n_samples, n_outputs)."""

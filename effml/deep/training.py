@@ -1,5 +1,6 @@
 """A plain training loop around a recipe: seeded, resumable, without touching torch's global random state."""
 
+import math
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +11,13 @@ from sklearn.utils import check_random_state
 
 from effml.deep.recipe import Recipe
 
-__all__ = ["Batches", "evaluate", "seeded", "train"]
+__all__ = ["Batches", "check_loss", "evaluate", "seeded", "train"]
 
 
 class Batches:
     """Rows of tensors in shuffled batches, another order each epoch, from a seed.
+
+    A last row that would be alone, which batch norm cannot take, joins the batch before.
 
     Parameters
     ----------
@@ -37,7 +40,8 @@ class Batches:
         self.epoch = 0
 
     def __len__(self):
-        return -(-len(self.tensors[0]) // self.batch_size)
+        full, rest = divmod(len(self.tensors[0]), self.batch_size)
+        return max(full + (rest > 1), 1)
 
     def __iter__(self):
         n_rows = len(self.tensors[0])
@@ -46,7 +50,7 @@ class Batches:
         else:
             order = torch.randperm(n_rows, generator=torch.Generator().manual_seed(self.seed + self.epoch))
         self.epoch += 1
-        for rows in order.split(self.batch_size):
+        for rows in order.tensor_split(tuple(range(self.batch_size, self.batch_size * len(self), self.batch_size))):
             inputs, *rest = (tensor[rows] for tensor in self.tensors)
             yield (inputs if self.transform is None else self.transform(inputs), *rest)
 
@@ -55,6 +59,8 @@ def _tensor(values):
     if torch.is_tensor(values):
         return values
     values = np.asarray(values)
+    if values.dtype.kind in "iu" and values.dtype != np.uint8:
+        return torch.as_tensor(values.astype(np.int64))  # what losses take as classes
     return torch.as_tensor(values.astype(np.float32) if values.dtype == np.float64 else values)
 
 
@@ -128,6 +134,10 @@ def train(
     True
     """
     recipe = Recipe() if recipe is None else recipe
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"recipe must be a Recipe, got {type(recipe).__name__}; put techniques into Recipe([...])")
+    if epochs < 0:
+        raise ValueError(f"epochs={epochs!r} must be at least 0")
     criterion = torch.nn.CrossEntropyLoss() if criterion is None else criterion
     with seeded(random_state) as seed:
         if isinstance(data, (tuple, list)) and not (data and isinstance(data[0], (tuple, list))):
@@ -163,8 +173,18 @@ def _epoch(recipe, state, criterion):
         state.optimizer.step()
         recipe.step_end(state)
         total, n_batches = total + state.loss, n_batches + 1
-    state.metrics = {"loss": total / n_batches}
+    state.metrics = {"loss": check_loss(total / n_batches, state.epoch + 1)}
     recipe.epoch_end(state)
+
+
+def check_loss(loss, epoch):
+    """Return the loss of an epoch; one that is no number ends the training."""
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"training diverged: the loss of epoch {epoch} is {loss}. Lower the learning rate, scale the inputs, and "
+            "look for NaN in the data"
+        )
+    return loss
 
 
 def _restart(data):

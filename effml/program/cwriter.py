@@ -109,12 +109,49 @@ _KEYWORDS = frozenset(
 )
 
 
+_HEADERS = frozenset(
+    [
+        "assert",
+        "complex",
+        "ctype",
+        "errno",
+        "fenv",
+        "float",
+        "inttypes",
+        "iso646",
+        "limits",
+        "locale",
+        "math",
+        "setjmp",
+        "signal",
+        "stdalign",
+        "stdarg",
+        "stdatomic",
+        "stdbool",
+        "stddef",
+        "stdint",
+        "stdio",
+        "stdlib",
+        "stdnoreturn",
+        "string",
+        "tgmath",
+        "threads",
+        "time",
+        "uchar",
+        "wchar",
+        "wctype",
+    ]
+)
+
+
 def check_c_name(name: str) -> str:
     """Return `name` when it can prefix C and C++ symbols, else raise ValueError."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,62}", name, flags=re.ASCII):
         raise ValueError(
             f"name={name!r} is no C identifier: use a letter followed by letters, digits or underscores, 63 at most"
         )
+    if name in _HEADERS:
+        raise ValueError(f"name={name!r} would hide the standard header <{name}.h>; choose another")
     if name in _KEYWORDS or "__" in name:
         raise ValueError(f"name={name!r} is reserved in C or C++; choose another")
     return name

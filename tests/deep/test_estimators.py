@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 import effml
-from effml.deep import Callback, ProxConnect, Recipe, SmartTernary, TorchClassifier, TorchRegressor, evaluate
+from effml.deep import Callback, ProxConnect, Recipe, SmartTernary, TorchClassifier, TorchRegressor, evaluate, train
 from effml.selection import BudgetSearchCV
 
 
@@ -211,3 +211,28 @@ def test_evaluate_agrees_with_score(arrays, digits):
     X, y, X_test, y_test = arrays
     model = TorchClassifier(mlp, **FAST).fit(X, y)
     assert evaluate(model.export_module_, (X_test, y_test)) == pytest.approx(model.score(X_test, y_test))
+
+
+def test_training_that_diverges_is_an_error(arrays):
+    X, y, _, _ = arrays
+    with pytest.raises(ValueError, match=r"training diverged: the loss of epoch \d is nan"):
+        TorchClassifier(mlp, learning_rate_init=1e30, max_iter=3, random_state=0).fit(X * 1e5, y)
+    with pytest.raises(ValueError, match="training diverged"):
+        train(mlp(64, 10), (X * np.nan, y), epochs=1)
+
+
+def test_a_lone_last_row_does_not_stop_batch_norm(arrays):
+    X, y, _, _ = arrays
+
+    def normed(n_features, n_outputs):
+        return nn.Sequential(nn.Linear(n_features, 8), nn.BatchNorm1d(8), nn.Linear(8, n_outputs))
+
+    TorchClassifier(normed, max_iter=1, batch_size=64, random_state=0).fit(X[:129], y[:129])
+    state = train(normed(64, 10), (X[:129], y[:129]), epochs=1, batch_size=64)
+    assert len(state.data) == 2 and sum(len(inputs) for inputs, _ in state.data) == 129
+
+
+def test_a_module_with_other_outputs_than_classes_is_refused(arrays):
+    X, y, _, _ = arrays
+    with pytest.raises(ValueError, match=r"returns shape \(2, 7\) for 2 rows; y has 10 classes"):
+        TorchClassifier(nn.Linear(64, 7), max_iter=1).fit(X, y)

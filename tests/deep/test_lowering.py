@@ -14,7 +14,7 @@ from torch import nn
 import effml
 from effml.deep import lower_module, module_bound, quantize_module
 from effml.deep.calibration import few_levels
-from effml.program import Program, generate_c, with_input_dtype
+from effml.program import CompiledProgram, Program, generate_c, with_input_dtype
 from effml.program.frame import LoweringError
 from effml.program.steps import Conv, PackedConv, PackedDense, QuantizeInput
 
@@ -320,3 +320,11 @@ def test_the_shape_of_a_row_is_checked(shape):
 def test_rows_that_a_layer_cannot_take_are_told_in_one_line():
     with pytest.raises(LoweringError, match=r"^0 does not run on the given rows: mat1 and mat2[^\n]*$"):
         quantize_module(nn.Sequential(nn.Linear(4, 2)), np.zeros((5, 3), np.float32))
+
+
+@pytest.mark.parametrize("module", [nn.Identity(), nn.Softmax(1)])
+def test_rows_that_are_handed_out_as_they_are_get_a_buffer(module):
+    program = lower_module(module, (5,))
+    rows = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    np.testing.assert_array_equal(CompiledProgram(program).run(rows, "score"), rows)
+    np.testing.assert_array_equal(CompiledProgram(program).run(rows)[:, 0], rows.argmax(1))

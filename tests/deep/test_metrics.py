@@ -162,3 +162,11 @@ def test_latency_and_all_numbers_together():
     everything = cost(model, image)
     assert everything.params == params(model) and everything.file_bytes == file_bytes(model)
     assert "peak_activation_bytes" in str(everything)
+
+
+def test_macs_see_layers_that_torch_computes_at_once():
+    steps = torch.zeros(1, 7, 4)
+    assert macs(nn.LSTM(4, 6, batch_first=True), steps) == 7 * 24 * (4 + 6)
+    assert macs(nn.GRU(4, 6, batch_first=True), steps) == 7 * 18 * (4 + 6)
+    transformer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    assert macs(transformer, torch.zeros(1, 5, 8)) >= 5 * (4 * 64 + 2 * 128)

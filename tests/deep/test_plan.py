@@ -96,8 +96,30 @@ def test_a_plan_goes_on_from_its_folder(digits, tmp_path):
     assert all(torch.equal(whole[name], rest[name]) for name in whole)
     assert [entry.phase[:5] for entry in resumed.ledger_] == ["start", "Train", "Magni", "Integ"]
     assert json.loads((tmp_path / "ledger.json").read_text())["done"] == 3
-    with pytest.raises(ValueError, match="holds another plan"):
+    with pytest.raises(ValueError, match=r"another plan .other phases."):
         Plan([Train(epochs=4)] * 3, folder=tmp_path, **GIVEN).run(cnn(), *digits)
+
+
+def test_a_folder_is_not_taken_for_another_run(digits, tmp_path):
+    def run(model=None, data=digits[0], **changes):
+        phases = [Train(epochs=1), IntegerWeights(bits=6)]
+        return Plan(phases, folder=tmp_path, **(GIVEN | changes)).run(model or cnn(), data, digits[1])
+
+    first = run().state_dict()
+    again = run().state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    few = tuple(part[:40] for part in digits[0])
+    for what, given in (
+        ("learning_rate", {"learning_rate": 0.5}),
+        ("random_state", {"random_state": 9}),
+        ("model", {"model": nn.Sequential(nn.Flatten(), nn.Linear(64, 10))}),
+        ("data", {"data": few}),
+    ):
+        with pytest.raises(ValueError, match=rf"another plan .other {what}."):
+            run(**given)
+    (tmp_path / "ledger.json").write_text("{")
+    with pytest.raises(ValueError, match=r"ledger.json' is damaged"):
+        run()
 
 
 def test_growing_trains_a_wider_net_and_width_is_remembered(digits):

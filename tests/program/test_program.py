@@ -76,7 +76,9 @@ def test_no_text_ends_a_comment_or_a_string(text):
     assert re.fullmatch(r'"(?:[^"\\]|\\[0-7]{3})*"', literal) and literal.isascii()
 
 
-@pytest.mark.parametrize("name", ["", "9lives", "a-b", "int", "a b", "x" * 80, "über", "a__b", "class", None, 3])
+@pytest.mark.parametrize(
+    "name", ["", "9lives", "a-b", "int", "a b", "x" * 80, "über", "a__b", "class", "stdint", None, 3]
+)
 def test_names_that_are_no_c_identifiers(name):
     with pytest.raises(ValueError, match="name="):
         check_c_name(name)

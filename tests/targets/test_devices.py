@@ -134,6 +134,15 @@ def test_the_bound_counts_loops_around_unrolled_ones(target):
     assert run_program(program, X, target=target).counts.max() <= worst_case_instructions(program, target=target)
 
 
+def test_far_jumps_of_small_processors_are_no_calls():
+    need("cortex-m0")
+    X, y = load_digits(return_X_y=True)
+    program = effml.lower(RandomForestClassifier(3, random_state=0).fit(X, y), layout="code")
+    rows = X[:50].astype(np.float32)
+    counts = run_program(program, rows, target="cortex-m0").counts
+    assert counts.max() <= worst_case_instructions(program, target="cortex-m0") < 10 * counts.max()
+
+
 def test_the_bound_is_tight_where_all_rows_take_the_same_way():
     need("cortex-m4f")
     _, program, X = fitted("linear")

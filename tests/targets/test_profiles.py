@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.datasets import load_iris
+from sklearn.tree import DecisionTreeClassifier
 
 import effml
 from effml.bayes import TANClassifier
@@ -54,3 +55,13 @@ def test_unknown_targets_are_refused(model):
 def test_cycles_have_no_bound(model):
     with pytest.raises(BoundError, match="target='avr' counts cycles"):
         worst_case_instructions(effml.lower(model), target="avr")
+
+
+def test_estimators_and_the_host_are_refused_with_the_way_out():
+    tree = DecisionTreeClassifier(max_depth=2).fit(*load_iris(return_X_y=True))
+    for function in (worst_case_instructions, lambda program, target: run_program(program, None, target=target)):
+        with pytest.raises(TypeError, match=r"program must be a Program.*effml\.lower"):
+            function(tree, target="cortex-m3")
+        with pytest.raises(ValueError, match="target='host' has no emulator"):
+            function(effml.lower(tree), target="host")
+    assert effml.footprint(tree, outputs="proba") == effml.footprint(tree, outputs=("proba",))

@@ -186,6 +186,12 @@ def link(target: Target, objects, entry: Entry, folder, *, flags=()) -> Path:
 # -- running ----------------------------------------------------------------------------------------------------------
 
 
+def check_program(program) -> None:
+    """Raise for what is no Program."""
+    if not isinstance(program, Program):
+        raise TypeError(f"program must be a Program, got {type(program).__name__}; effml.lower(model) makes one")
+
+
 def run_program(program: Program, rows: np.ndarray, *, target: str, output: str | None = None) -> DeviceRun:
     """Run the generated C of a program on an emulated device.
 
@@ -203,6 +209,7 @@ def run_program(program: Program, rows: np.ndarray, *, target: str, output: str 
     CompileError
         A tool is not installed, the model does not fit the device, or the device stopped at a fault.
     """
+    check_program(program)
     profile, output = find_target(target), output or program.main_output
     require(profile, emulator=True)
     source = generate_c(program, outputs=(output,))

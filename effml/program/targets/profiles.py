@@ -152,6 +152,8 @@ TARGETS = {target.name: target for target in _PROFILES}
 
 def find_target(name: str) -> Target:
     """Return a profile by name; ValueError names the known ones."""
+    if name == "host":
+        raise ValueError(f"target='host' has no emulator and no counts; microcontrollers are {list(TARGETS)}")
     if name not in TARGETS:
         raise ValueError(f"target={name!r} must be one of {['host', *TARGETS]}")
     return TARGETS[name]

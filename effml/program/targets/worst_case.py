@@ -24,7 +24,7 @@ from pathlib import Path
 from effml.program.cgen import generate_c
 from effml.program.program import Program
 from effml.program.targets.disassembly import Disassembly, Instruction
-from effml.program.targets.firmware import build, require, run_tool
+from effml.program.targets.firmware import build, check_program, require, run_tool
 from effml.program.targets.flow import Block, BoundError, longest_way
 from effml.program.targets.loops import SourceLoop, loops_of
 from effml.program.targets.measure import linked_alone, stated_frames
@@ -56,6 +56,7 @@ def worst_case_instructions(program: Program, *, target: str, output: str | None
     CompileError
         A tool is not installed.
     """
+    check_program(program)
     profile = find_target(target)
     if profile.counts != "instructions":
         raise BoundError(f"target={target!r} counts {profile.counts}; a bound is known for instructions alone")
@@ -124,6 +125,11 @@ class _Bounds:
         addresses = [each.address for each in body]
         inside, follows = set(addresses), dict(itertools.pairwise(addresses))
         kinds = [kind_of(self.assembly.target, each) for each in body]
+        # Thumb-1 has no other jump as far as that of a call
+        kinds = [
+            "jump" if kind == "call" and each.target in inside and each.target != body[0].address else kind
+            for kind, each in zip(kinds, body, strict=True)
+        ]
         goes = {
             each.address: self._goes_to(name, each, kind, inside)
             for each, kind in zip(body, kinds, strict=True)

@@ -1,7 +1,7 @@
 """Walk many binary trees and sum what their leaves hold, in integers: forests and boosted trees, in two layouts."""
 
 from collections import Counter
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -291,7 +291,11 @@ class ForestWalk(Step):
         out, x = ref(self.output.name), ref(self.inputs[0])
         before = ref(self.inputs[1]) if len(self.inputs) > 1 else None
         payload = payload_of(self) if self.layout == "table" else direct_payload(self)
-        head, tail = self._emit_ends(c, out, before, self._first(payload))
+        first, factor = self._first(payload), 1
+        if self.layout == "code" and self.output.size == 1 and not self.votes:  # of two classes' votes: 0 or 1, not 2
+            factor = max(int(np.gcd.reduce(payload.of_leaf, initial=0)), 1)
+            payload = replace(payload, of_leaf=payload.of_leaf // factor)
+        head, tail = self._emit_ends(c, out, before, first, factor)
         if not len(self.feature):
             return block([*head, *tail])
         if self.layout == "table":
@@ -332,11 +336,13 @@ class ForestWalk(Step):
             first += payload.bias * np.bincount(payload.output, minlength=self.output.size)
         return (first + 2**31) % 2**32 - 2**31  # sums wrap on their way and end in the range
 
-    def _emit_ends(self, c, out, before, first) -> tuple[list[str], list[str]]:
-        """Return the lines before and after the trees."""
+    def _emit_ends(self, c, out, before, first, factor=1) -> tuple[list[str], list[str]]:
+        """Return the lines before and after the trees, whose one sum counts `factor` times."""
         if self.output.size == 1 and not self.votes:
             start = f"{int(first[0]) % 2**32}u"
             start = f"(uint32_t){before}[0] + {start}" if before else start
+            if factor > 1:
+                return ["uint32_t sum = 0u;"], [f"{out}[0] = (int32_t)({start} + {factor}u * sum);"]
             return [f"uint32_t sum = {start};"], [f"{out}[0] = (int32_t)sum;"]
         value = before and f"{before}[k]"
         if first.any() or not before:

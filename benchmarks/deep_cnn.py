@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-from effml.deep import lower_module, quantize_module
+from effml.deep import evaluate, lower_module, quantize_module, train
 from effml.program import with_input_dtype
 from effml.program.targets import run_program
 from effml.program.targets.measure import measure_program
@@ -37,15 +37,8 @@ def trained(X, y, seed):
         nn.Flatten(),
         nn.Linear(64, 10),
     )
-    optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
-    X, y = torch.from_numpy(X), torch.from_numpy(y)
-    for _ in range(12):
-        for batch in torch.randperm(len(X)).split(64):
-            loss = nn.functional.cross_entropy(net(X[batch]), y[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    return net.eval()
+    state = train(net, (X, y), epochs=12, optimizer=lambda p: torch.optim.Adam(p, 5e-3), random_state=seed)
+    return state.model.eval()
 
 
 def forms(net, X):
@@ -65,20 +58,15 @@ def main():
     scores, costs = {}, {}
     for seed in range(parser.parse_args().seeds):
         net = trained(X, y, seed)
-        with torch.no_grad():
-            scores.setdefault("torch", []).append(
-                100 * np.mean(net(torch.from_numpy(X_test)).numpy().argmax(1) == y_test)
-            )
+        scores.setdefault("torch", []).append(100 * evaluate(net, (X_test, y_test)))
         for name, program in forms(net, X):
             rows = X_test.reshape(len(X_test), -1)
             scores.setdefault(name, []).append(100 * np.mean(program.labels(rows) == y_test))
             if seed:
                 continue
             program = with_input_dtype(program, "uint8")
-            size, run = (
-                measure_program(program, target=TARGET),
-                run_program(program, rows[:200].astype(np.uint8), target=TARGET),
-            )
+            size = measure_program(program, target=TARGET)
+            run = run_program(program, rows[:200].astype(np.uint8), target=TARGET)
             costs[name] = f"{size.flash_bytes:,}", f"{size.ram_bytes:,}", f"{run.counts.mean():,.0f}"
     lines = [(name, spread(found), *costs.get(name, ("-", "-", "-"))) for name, found in scores.items()]
     show("digits", ("form", "test accuracy, %", "flash, bytes", "RAM, bytes", "instructions"), lines)

@@ -148,15 +148,17 @@ class Trees:
     def without_equal_leaves(self) -> "Trees":
         """Return the trees without splits both of whose sides add the same, whichever way a row goes."""
         _, payload = np.unique(self.value, axis=0, return_inverse=True)
-        payload = payload.reshape(-1)
-        ends = np.arange(self.n_splits)  # what a split leads to: itself, or ~leaf, the first of its equal ones
-        children = self.children.copy()
-        for node in reversed(range(self.n_splits)):  # children come after their parent
-            left, right = children[node] = [end if end < 0 else ends[end] for end in self.children[node]]
-            if left < 0 and right < 0 and payload[~left] == payload[~right]:
-                ends[node] = left
-        roots = np.where(self.roots < 0, self.roots, np.append(ends, 0)[np.maximum(self.roots, 0)])
-        kept = ends >= 0
+        payload = np.append(payload.reshape(-1), -1)
+        ends = np.arange(self.n_splits + 1)  # what a split leads to: itself, or ~leaf, the first of its equal ones
+        while True:  # at most once for each level
+            children = np.where(self.children < 0, self.children, ends[np.maximum(self.children, 0)])
+            left, right = payload[np.where(children < 0, ~children, -1)].T
+            equal = (left == right) & (left >= 0) & (ends[:-1] >= 0)
+            if not equal.any():
+                break
+            ends[:-1][equal] = children[equal, 0]
+        roots = np.where(self.roots < 0, self.roots, ends[np.maximum(self.roots, 0)])
+        kept = ends[:-1] >= 0
         used = np.concatenate([children[kept].ravel(), roots])
         leaves, split_number = np.unique(~used[used < 0]), np.append(np.cumsum(kept) - 1, 0)
 

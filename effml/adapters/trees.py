@@ -6,12 +6,9 @@ from effml._trees import Trees, trees_of
 from effml.program.buffers import RAW, Output, smallest_unsigned
 from effml.program.frame import Frame, LoweringError, discrete_column
 from effml.program.ranking import rank_tests
-from effml.program.steps import Bin, Gather, TreeWalk
+from effml.program.steps import FOREST_LAYOUTS, Bin, Gather, TreeWalk
 
 __all__ = ["add_ranks", "decision_tree", "decision_tree_regressor", "raw_tests", "read_trees", "reads_raw_values"]
-
-
-LAYOUTS = ("table", "code")
 
 
 def decision_tree(est, frame: Frame, *, layout="table") -> None:
@@ -19,8 +16,8 @@ def decision_tree(est, frame: Frame, *, layout="table") -> None:
 
     With ``layout="code"`` the label comes from nested ifs: larger and quicker. Probabilities come from tables always.
     """
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout={layout!r} must be one of {LAYOUTS}")
+    if layout not in FOREST_LAYOUTS:
+        raise ValueError(f"layout={layout!r} must be one of {FOREST_LAYOUTS}")
     trees, builder = read_trees(est), frame.builder
     labels = np.argmax(trees.value, axis=1)[:, None].astype(np.int64)
     if layout == "code":

@@ -16,6 +16,7 @@ from torch import nn
 
 from effml._validation import check_weights, class_factors, drop_weightless, encode_labels
 from effml.deep.torch_estimator import TorchEstimator, run_module
+from effml.deep.training import evaluating
 
 __all__ = ["TorchClassifier", "TorchRegressor"]
 
@@ -178,9 +179,8 @@ class TorchClassifier(ClassifierMixin, TorchEstimator):
         return self._fit(X, index.astype(np.int64), weights, len(self.classes_))
 
     def _check_outputs(self, example, n_outputs):
-        training = self.module_.training
-        shape = run_module(self.module_.eval(), example.numpy()).shape
-        self.module_.train(training)
+        with evaluating(self.module_):
+            shape = tuple(self.module_(example).shape)
         if shape[1:] != (n_outputs,):
             raise ValueError(f"the module returns shape {shape} for {len(example)} rows; y has {n_outputs} classes")
 

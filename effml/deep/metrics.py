@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from effml.deep.storage import file_bytes, stored_tensors
+from effml.deep.training import evaluating
 
 __all__ = ["Cost", "Latency", "cost", "latency", "macs", "nonzero", "params", "peak_activation_bytes", "size_bits"]
 
@@ -61,7 +62,7 @@ def macs(model, example_inputs):
     >>> macs(torch.nn.Linear(64, 8), torch.zeros(1, 64))
     512
     """
-    with _evaluating(model), _without_fused_layers(), FlopCounterMode(display=False) as counter:
+    with evaluating(model), _without_fused_layers(), FlopCounterMode(display=False) as counter:
         model(*_as_tuple(example_inputs))
     return counter.get_total_flops() // 2
 
@@ -94,7 +95,7 @@ def peak_activation_bytes(model, example_inputs):
     """
     inputs = tree_map(torch.clone, _as_tuple(example_inputs))  # a slice would count as all it is a part of
     recorder = _Lifetimes([*model.parameters(), *model.buffers()], inputs)
-    with _evaluating(model), recorder:
+    with evaluating(model), recorder:
         outputs = model(*inputs)
     return recorder.peak(outputs)
 
@@ -168,7 +169,7 @@ def latency(model, example_inputs, *, n_runs=50):
     seconds = []
     torch.set_num_threads(1)
     try:
-        with _evaluating(model):
+        with evaluating(model):
             for _ in range(_WARM_UPS + n_runs):
                 start = time.perf_counter()
                 model(*inputs)
@@ -224,21 +225,3 @@ def cost(model, example_inputs, *, n_runs=50):
 
 def _as_tuple(inputs):
     return inputs if isinstance(inputs, tuple) else (inputs,)
-
-
-class _evaluating:
-    """Eval mode without gradients, and the modes as they were afterwards."""
-
-    def __init__(self, model):
-        self.model = model
-
-    def __enter__(self):
-        self.modes = [(module, module.training) for module in self.model.modules()]
-        self.model.eval()
-        self.no_grad = torch.no_grad()
-        self.no_grad.__enter__()
-
-    def __exit__(self, *exception):
-        self.no_grad.__exit__(*exception)
-        for module, training in self.modes:
-            module.training = training

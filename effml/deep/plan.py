@@ -8,6 +8,7 @@ import copy
 import hashlib
 import json
 import os
+import re
 import time
 from dataclasses import replace
 from numbers import Integral, Real
@@ -141,7 +142,7 @@ class Plan(BaseEstimator):
         self._check()
         self._data, self._validation = Batches(data).tensors, Batches(validation).tensors
         groups = [list(group) if isinstance(group, (list, tuple)) else [group] for group in self.phases]
-        given = self._given(model)
+        given = None if self.folder is None else self._given(model)
         done = self._resume(groups, given)
         if done is None:
             entry = self._entry("start", "-", model, time.perf_counter())
@@ -228,10 +229,10 @@ class Plan(BaseEstimator):
         settings["random_state"] = self.random_state
         for name in ("metric", "criterion", "build", "transform"):
             value = getattr(self, name)
-            settings[name] = getattr(value, "__qualname__", None if value is None else repr(value))
+            settings[name] = getattr(value, "__qualname__", None if value is None else _text(value))
         state = [tensor for _, tensor in sorted(model.state_dict().items())]
         return settings | {
-            "model": _digest(state, repr(model)),
+            "model": _digest(state, _text(model)),
             "data": _digest(self._data),
             "validation": _digest(self._validation),
         }
@@ -270,6 +271,11 @@ def _read(path, read):
         raise ValueError(f"{str(path)!r} is damaged ({error}); remove its folder, or give another") from error
 
 
+def _text(value):
+    """Its repr without addresses, which another process would not repeat."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
 def _digest(tensors, text=""):
     """A hash of some tensors and a text."""
     digest = hashlib.blake2b(text.encode(), digest_size=12)
@@ -292,7 +298,7 @@ def _name(phase):
 
 
 def _plan_text(groups):
-    return [[repr(phase) for phase in group] for group in groups]
+    return [[_text(phase) for phase in group] for group in groups]
 
 
 def _replace(path, write):

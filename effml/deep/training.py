@@ -11,7 +11,7 @@ from sklearn.utils import check_random_state
 
 from effml.deep.recipe import Recipe
 
-__all__ = ["Batches", "check_loss", "evaluate", "seeded", "train"]
+__all__ = ["Batches", "check_loss", "evaluate", "evaluating", "seeded", "train"]
 
 
 class Batches:
@@ -221,7 +221,6 @@ def _resume(checkpoint, recipe, state, schedule):
         state.data.epoch = state.epoch
 
 
-@torch.no_grad()
 def evaluate(model, data, metric=None, *, batch_size=1000):
     """Mean over rows of a metric of a model in eval mode; by default the share of rows classified rightly.
 
@@ -238,15 +237,25 @@ def evaluate(model, data, metric=None, *, batch_size=1000):
     float
     """
     metric = _accuracy if metric is None else metric
+    total, n_rows = 0.0, 0
+    with evaluating(model):
+        for inputs, targets in Batches(data, batch_size=batch_size):
+            total += float(torch.as_tensor(metric(model(inputs), targets), dtype=torch.float64).mean()) * len(inputs)
+            n_rows += len(inputs)
+    return total / n_rows
+
+
+@contextmanager
+def evaluating(model):
+    """Eval mode without gradients, and the modes as they were afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    total, n_rows = 0.0, 0
-    for inputs, targets in Batches(data, batch_size=batch_size):
-        total += float(torch.as_tensor(metric(model(inputs), targets), dtype=torch.float64).mean()) * len(inputs)
-        n_rows += len(inputs)
-    for module, training in modes:
-        module.training = training
-    return total / n_rows
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _accuracy(outputs, targets):

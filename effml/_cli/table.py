@@ -88,7 +88,10 @@ def read_rows(path, model, n_rows, *, missing=(), separator=","):
             raise CommandError(
                 f"{str(path)!r} has {frame.shape[1]} columns; the model, which knows no names, reads {n_columns}."
             )
-        return frame.to_numpy(dtype=np.float64)
+        try:
+            return frame.to_numpy(dtype=np.float64)
+        except ValueError as error:
+            raise CommandError(f"{str(path)!r} must hold numbers alone: {_one_line(error)}.") from None
     _check_columns(frame, {"--self-test": names})
     flags = {name: np.float64 for name in names if frame[name].dtype.kind == "b"}
     return frame[list(names)].astype(flags)

@@ -179,21 +179,30 @@ class Program:
 
     @staticmethod
     def load(path) -> "Program":
-        """Read a program that :meth:`save` wrote; anything else raises ValueError."""
+        """Read a program that :meth:`save` wrote; anything else raises ValueError.
+
+        No code of the file runs, but its numbers are taken as they are: C made from a file that somebody changed may
+        read beside its tables.
+        """
         try:
             with zipfile.ZipFile(path) as archive:
                 document = json.loads(archive.read("program.json"))
-                if document.get("format") != FORMAT_VERSION:
-                    found = document.get("format")
-                    raise ValueError(f"{path}: program format {found!r}; this effml reads {FORMAT_VERSION}")
+                found = document["format"]
 
                 def array(name):
                     with archive.open(f"{name}.npy") as member:
                         return np.lib.format.read_array(member, allow_pickle=False)
 
-                return _from_json(document["program"], array)
-        except (zipfile.BadZipFile, KeyError, json.JSONDecodeError, TypeError) as error:
-            raise ValueError(f"{path} is not an effml program: {error}") from error
+                program = _from_json(document["program"], array) if found == FORMAT_VERSION else None
+        except OSError:
+            raise
+        except Exception as error:  # a damaged file can fail in any way
+            raise ValueError(f"{path} is not an effml program, or damaged: {error}") from error
+        if found != FORMAT_VERSION:
+            raise ValueError(f"{path}: program format {found!r}; this effml reads {FORMAT_VERSION}")
+        if not isinstance(program, Program):
+            raise ValueError(f"{path} holds a {type(program).__name__}, no effml program")
+        return program
 
     def fingerprint(self) -> str:
         """Return a hash of everything that decides the predictions."""

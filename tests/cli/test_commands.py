@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -183,6 +184,23 @@ def test_programs_are_exported_and_inspected_as_models_are(run, frame, tmp_path,
     frame[["noise"]].to_csv("rows.csv", index=False)
     result = run("export", "tan.program", "--out", "firmware", "--self-test", "rows.csv")
     assert refused(result, "--self-test: there is no column 'count'")
+
+
+@pytest.mark.parametrize(
+    "text", ["[1]", '{"format": 1, "program": [1]}', '{"format": 1, "program": {"type": "Odd"}}', "{"]
+)
+def test_damaged_programs_are_refused_in_one_sentence(run, tmp_path, text):
+    with zipfile.ZipFile("odd.program", "w") as archive:
+        archive.writestr("program.json", text)
+    assert refused(run("export", "odd.program", "--out", "firmware"), r"odd\.program .*effml program")
+    assert [path.name for path in tmp_path.iterdir()] == ["odd.program"]
+
+
+def test_test_rows_of_text_are_refused_by_the_file(run, frame):
+    save_model(TANClassifier(n_bits=4).fit(frame[["count", "noise"]].to_numpy(), frame["label"]), "tan.skops")
+    frame[["count", "colour"]].to_csv("rows.csv", index=False)
+    result = run("export", "tan.skops", "--out", "firmware", "--self-test", "rows.csv")
+    assert refused(result, r"'rows\.csv' must hold numbers alone: could not convert string to float")
 
 
 def test_export_refuses_test_rows_of_another_table(run, frame):
